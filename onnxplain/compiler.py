@@ -1,0 +1,217 @@
+"""The pipeline: load, canonicalise, select the target, explain, attach outputs, optimise, save."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxplain import interface
+from onnxplain.errors import UsageError, nearest
+from onnxplain.interface import Metadata, Names
+from onnxplain.ir.builder import Builder
+from onnxplain.ir.layout import Layout, layout_of
+from onnxplain.ir.load import load
+from onnxplain.ir.model import Model
+from onnxplain.ir.save import to_proto, write
+from onnxplain.ir.value import Value
+from onnxplain.methods import named
+from onnxplain.methods.method import Explanation, Method
+from onnxplain.methods.study import Study
+from onnxplain.passes.base import run_passes
+from onnxplain.passes.canonical import canonicalise
+from onnxplain.passes.canonical.inputs import select_input
+from onnxplain.passes.canonical.scores import scores_of, select_output
+from onnxplain.passes.explain import target as targets
+from onnxplain.passes.explain.outputs import attach
+from onnxplain.passes.explain.target import Target
+from onnxplain.passes.explain.trace import Trace, trace
+from onnxplain.passes.optimise.dead_code import DropDeadCode
+from onnxplain.version import __version__
+
+ModelLike = str | Path | onnx.ModelProto
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to compile.
+
+    method:     one name, or several separated by commas.
+    target:     "top1", "topk:K", "input", or a class index.
+    input:      the input to explain, where the model has several.
+    output:     the output that holds the classes, where the model has several.
+    layout:     "auto", "channels-first" or "channels-last".
+    preprocess: how a picture becomes the input; kept in the metadata.
+    parameters: of the method.
+    """
+
+    method: str = "gradient"
+    target: str | int = "top1"
+    input: str | None = None
+    output: str | None = None
+    layout: str = "auto"
+    preprocess: Mapping[str, Any] | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+def compile_model(model: ModelLike, method: str = "gradient", **options: Any) -> onnx.ModelProto:
+    """Compile a classifier into a graph that returns its prediction and the explanation of it.
+
+    model:   a path or a ModelProto; (N, ...) in, (N, classes) out.
+    method:  a name that `onnxplain.methods()` lists.
+    options: fields of `Request`; every other name is a parameter of the method.
+
+    Returns: a ModelProto with the model's own inputs and outputs, then `attribution`, `heatmap`, `explained_class`,
+             `explained_score`.
+    Raises:  OnnxplainError, whose message says what to do.
+    """
+    return to_proto(explained(model, _request(method, options)))
+
+
+def compile_file(model: ModelLike, output: str | Path, method: str = "gradient", **options: Any) -> list[Path]:
+    """As `compile_model`, writing the result; models over 2 GB keep their weights in a data file beside it.
+
+    Returns: the files written.
+    """
+    return write(explained(model, _request(method, options)), Path(output))
+
+
+def explained(model: ModelLike, request: Request) -> Model:
+    """The pipeline itself."""
+    chosen = chosen_methods(request.method, request.parameters)
+    subject, _ = canonicalise(load(model))
+    opened = open_model(subject, request)
+    selected = select(opened, request.target)
+    outputs = explain(opened, chosen, selected)
+    finish(opened, request, chosen, attach(opened.g, opened.names, outputs))
+    run_passes(subject, [DropDeadCode()])
+    return subject
+
+
+def chosen_methods(names: str, parameters: Mapping[str, Any]) -> dict[Method, dict[str, Any]]:
+    """The methods asked for with their settings; a parameter goes to each method that has it.
+
+    Raises: UsageError for an unknown method, one named twice, or a parameter that none of them has.
+    """
+    methods = [named(name.strip()) for name in names.split(",")]
+    if len(set(methods)) < len(methods):
+        raise UsageError(f"a method is named twice in {names!r}.")
+    if len(methods) > 1:
+        known = {p.name for method in methods for p in method.parameters}
+        for name in parameters:
+            if name not in known:
+                raise UsageError(f"none of {names} has a parameter {name!r}. {nearest(name, known, kind='parameters')}")
+        return {
+            m: m.settings({p.name: parameters[p.name] for p in m.parameters if p.name in parameters}) for m in methods
+        }
+    return {methods[0]: methods[0].settings(parameters)}
+
+
+@dataclass
+class Opened:
+    """A canonical model with what is explained found in it: the input, the scores and what lies between."""
+
+    subject: Model
+    g: Builder
+    forward: Trace
+    logits: Value
+    layout: Layout
+    names: Names
+    inputs: dict[str, str]
+
+    @property
+    def x(self) -> Value:
+        return self.forward.source
+
+
+def open_model(subject: Model, request: Request) -> Opened:
+    """Find the input and the scores. Raises: UsageError or UnsupportedModel where the model is no such classifier."""
+    g = Builder(subject)
+    x = g.wrap(select_input(subject, request.input))
+    scores = g.wrap(scores_of(select_output(subject, request.output)))
+    forward = trace(g, list(subject.graph.nodes), x, scores)
+    logits = g.squeeze(scores, list(range(2, scores.rank)))
+    names = Names.beside(subject.graph.tensors())
+    return Opened(subject, g, forward, logits, layout_of(x.tensor, request.layout), names, {"input": x.name})
+
+
+def select(opened: Opened, target: str | int) -> list[Target]:
+    """The classes to explain: one, or the k best. Raises: UsageError."""
+    g, logits, asked = opened.g, opened.logits, str(target)
+    if asked == "top1":
+        return targets.top(g, logits)
+    if asked == "input":
+        role = interface.TARGET
+        opened.inputs[role] = opened.names.pick(role)
+        return [targets.given(g, logits, g.input(opened.inputs[role], np.dtype(np.int64), [logits.shape[0]]))]
+    kind, _, number = asked.rpartition(":")
+    if kind in ("", "topk") and number.isdecimal() and (not kind or int(number) > 0):
+        return targets.top(g, logits, int(number)) if kind else [targets.fixed(g, logits, int(number))]
+    raise UsageError(f"target {asked!r} is none of: top1, topk:K, input, or a class index from 0.")
+
+
+def explain(opened: Opened, chosen: Mapping[Method, Mapping[str, Any]], selected: Sequence[Target]) -> dict[str, Value]:
+    """Emit every method for every class: the values to become outputs, by role."""
+    g = opened.g
+    maps: dict[str, dict[str, Value]] = {interface.ATTRIBUTION: {}, interface.HEATMAP: {}, interface.RESIDUAL: {}}
+    for method, settings in chosen.items():
+        suffix = f"_{method.name}" if len(chosen) > 1 else ""
+        each = [_explain_one(opened, method, settings, target) for target in selected]
+        maps[interface.ATTRIBUTION][suffix] = _stacked(g, [e.attribution for e in each])
+        maps[interface.HEATMAP][suffix] = _stacked(g, [e.heatmap for e in each])
+        residuals = [e.residual for e in each if e.residual is not None]
+        if residuals:
+            maps[interface.RESIDUAL][suffix] = _stacked(g, residuals)
+    maps[interface.CLASS] = {"": _stacked(g, [t.classes for t in selected])}
+    maps[interface.SCORE] = {"": _stacked(g, [t.score for t in selected])}
+    order = (interface.ATTRIBUTION, interface.HEATMAP, interface.CLASS, interface.SCORE, interface.RESIDUAL)
+    return {role + suffix: value for role in order for suffix, value in maps[role].items()}
+
+
+def _explain_one(opened: Opened, method: Method, settings: Mapping[str, Any], target: Target) -> Explanation:
+    g = opened.g
+    explanation = method.explain(Study(g, opened.subject, opened.x, opened.forward, target, opened.layout), settings)
+    if target.poison is None:
+        return explanation
+    poison = target.poison
+
+    def poisoned(value: Value) -> Value:
+        return value + g.cast(g.unsqueeze(poison, list(range(1, value.rank))), value)
+
+    return Explanation(
+        poisoned(explanation.attribution),
+        poisoned(explanation.heatmap),
+        None if explanation.residual is None else poisoned(explanation.residual),
+    )
+
+
+def _stacked(g: Builder, values: Sequence[Value]) -> Value:
+    """One value as it is; several side by side on a new axis after the batch."""
+    return values[0] if len(values) == 1 else g.concat([g.unsqueeze(v, [1]) for v in values], axis=1)
+
+
+def finish(
+    opened: Opened, request: Request, chosen: Mapping[Method, Mapping[str, Any]], outputs: dict[str, str]
+) -> None:
+    """Write down in the model what it is."""
+    parameters = {"target": str(request.target), "layout": opened.layout.name}
+    metadata = Metadata(
+        version=__version__,
+        method=",".join(method.name for method in chosen),
+        parameters={**parameters, **{method.name: dict(settings) for method, settings in chosen.items()}},
+        source_sha256=opened.subject.sha256,
+        outputs=outputs,
+        inputs=opened.inputs,
+        preprocess=dict(request.preprocess) if request.preprocess is not None else None,
+    )
+    opened.subject.notes.model.update(metadata.entries())
+
+
+def _request(method: str, options: dict[str, Any]) -> Request:
+    fields = {name: options.pop(name) for name in list(options) if name in Request.__dataclass_fields__}
+    parameters = {**fields.pop("parameters", {}), **options}
+    return Request(method=method, parameters=parameters, **fields)

@@ -1,0 +1,1 @@
+"""The graph underneath the rules: values, builder, sites, loading and saving."""

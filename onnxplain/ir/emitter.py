@@ -1,0 +1,178 @@
+"""Emitting nodes: names, constants, types, sharing and folding, so that rules state only mathematics.
+
+Every emitted node gets its dtype and shape from ONNX's own inference. Equal expressions are emitted once: a mask used by
+two consumers, or by two methods compiled into one graph, is one node. What depends on small constants alone is computed
+here and now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from onnx import NodeProto
+from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
+
+from onnxplain.ir.evaluate import FOLD_UP_TO, evaluate
+from onnxplain.ir.infer import infer
+from onnxplain.ir.model import Model
+from onnxplain.ir.value import Value
+from onnxplain.ir.weights import Array
+
+PREFIX = "onnxplain"
+
+
+class Emitter:
+    """Appends nodes to a model's graph.
+
+    Forward nodes are known from the start, so that emitting one of them again returns what is there.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.graph = model.graph
+        self.opset = int(model.graph.opset)
+        self._scope = PREFIX
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
+        self._emitted: dict[object, tuple[gs.Tensor, ...]] = {}
+        self._taken = {node.name for node in self.graph.nodes}
+        for node in self.graph.nodes:
+            self._taken.update(t.name for t in (*node.inputs, *node.outputs))
+            self._emitted.setdefault(
+                _key(node.op, node.domain, node.inputs, node.attrs, len(node.outputs)), tuple(node.outputs)
+            )
+
+    def wrap(self, tensor: gs.Tensor) -> Value:
+        """The tensor as a value of this builder."""
+        return Value(tensor, self)  # type: ignore[arg-type]
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Nodes emitted inside are named `onnxplain/<name>/<op>`."""
+        before, self._scope = self._scope, f"{PREFIX}/{name}"
+        try:
+            yield
+        finally:
+            self._scope = before
+
+    def constant(self, value: Array | np.generic | Sequence[int] | float, dtype: Any = None) -> Value:
+        """A constant; equal ones are one tensor."""
+        array = np.asarray(value, dtype=dtype)
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            self._constants[key] = self.wrap(
+                gs.Constant(self._unique(f"{PREFIX}/constant"), np.ascontiguousarray(array).reshape(array.shape))
+            )
+        return self._constants[key]
+
+    def ints(self, values: Sequence[int]) -> Value:
+        """A constant int64 vector."""
+        return self.constant(np.asarray(values, dtype=np.int64))
+
+    def op(self, op_type: str, *inputs: Value | None, **attrs: Any) -> Value:
+        """Emit a node with one output. Attributes that are None are left out."""
+        return self.ops(op_type, *inputs, outputs=1, **attrs)[0]
+
+    def ops(
+        self, op_type: str, *inputs: Value | None, outputs: int, domain: str | None = None, **attrs: Any
+    ) -> tuple[Value, ...]:
+        """Emit a node with several outputs."""
+        operands = [gs.Variable.empty() if value is None else value.tensor for value in inputs]
+        while operands and operands[-1].is_empty():
+            operands.pop()
+        given = {name: _plain(value) for name, value in attrs.items() if value is not None}
+        key = _key(op_type, domain, operands, given, outputs)
+        if key not in self._emitted:
+            self._emitted[key] = self._emit(op_type, domain, operands, given, outputs)
+        return tuple(self.wrap(tensor) for tensor in self._emitted[key])
+
+    def input(self, name: str, dtype: np.dtype[np.generic], shape: Sequence[int | str | None]) -> Value:
+        """A new input of the graph."""
+        tensor = gs.Variable(name, dtype, list(shape))
+        self.graph.inputs.append(tensor)
+        self._taken.add(name)
+        return self.wrap(tensor)
+
+    def publish(self, value: Value, name: str) -> Value:
+        """The value under a name of its own, fit to be an output: always the output of an Identity node.
+
+        Renaming the tensor itself would take the name from another output that shares it.
+        """
+        node = gs.Node(
+            "Identity",
+            self._unique(f"{PREFIX}/{name}"),
+            {},
+            [value.tensor],
+            [gs.Variable(name, value.tensor.dtype, value.tensor.shape)],
+        )
+        self._taken.add(name)
+        self.graph.nodes.append(node)
+        return self.wrap(node.outputs[0])
+
+    def _emit(
+        self, op_type: str, domain: str | None, operands: list[gs.Tensor], attrs: dict[str, Any], outputs: int
+    ) -> tuple[gs.Tensor, ...]:
+        name = self._unique(f"{self._scope}/{op_type}")
+        names = [name] if outputs == 1 else [f"{name}:{i}" for i in range(outputs)]
+        node = gs.Node(op_type, name, attrs, operands, [gs.Variable(n) for n in names], domain=domain)
+        proto = OnnxExporter.export_node(node)
+        folded = self._fold(proto, operands)
+        if folded is not None:
+            node.inputs.clear()
+            return tuple(self.constant(array).tensor for array in folded)
+        types = infer(node, self.opset, self.model.weights.array, proto)
+        for output in node.outputs:
+            output.dtype, output.shape = types.get(output.name, (None, None))
+        self.graph.nodes.append(node)
+        return tuple(node.outputs)
+
+    def _fold(self, proto: NodeProto, operands: Sequence[gs.Tensor]) -> list[Array] | None:
+        if not operands or not all(isinstance(t, gs.Constant) and np.prod(t.shape) <= FOLD_UP_TO for t in operands):
+            return None
+        return evaluate(proto, {t.name: self.model.weights.array(t) for t in operands}, self.opset)
+
+    def _unique(self, name: str) -> str:
+        candidate, count = name, 0
+        while candidate in self._taken:
+            count += 1
+            candidate = f"{name}_{count}"
+        self._taken.add(candidate)
+        return candidate
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (tuple, list, range)):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return gs.Constant("", value) if isinstance(value, np.ndarray) else value
+
+
+def _key(
+    op_type: str, domain: str | None, operands: Sequence[gs.Tensor], attrs: dict[str, Any], outputs: int
+) -> object:
+    return (
+        op_type,
+        domain or "",
+        tuple(t.name for t in operands),
+        tuple(sorted((k, _frozen(v)) for k, v in attrs.items())),
+        outputs,
+    )
+
+
+def _frozen(value: Any) -> object:
+    if isinstance(value, list):
+        return tuple(_frozen(v) for v in value)
+    if isinstance(value, gs.Constant):
+        values = value._values
+        return (
+            (value.name, id(values))
+            if not isinstance(values, np.ndarray)
+            else (values.dtype.str, values.shape, values.tobytes())
+        )
+    if isinstance(value, (int, float, str, type(None))):
+        return (type(value).__name__, value)
+    return id(value)

@@ -1,0 +1,93 @@
+"""Reading a model file, refusing what is not one."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError, EncodeError
+
+from onnxplain.errors import BadModel
+from onnxplain.ir.weights import WeightStore, external_tensors
+
+_CHUNK = 1 << 22
+
+
+@dataclass
+class Source:
+    """A model as it was read, its weights kept apart.
+
+    proto:   the model, large initialisers replaced by stubs; the canonical passes rewrite it.
+    weights: where the numbers are.
+    sha256:  of the file (of the serialised proto, when one was passed).
+    name:    for messages.
+    """
+
+    proto: onnx.ModelProto
+    weights: WeightStore
+    sha256: str
+    name: str
+    external: bool
+    """Whether weights lie in data files beside the model."""
+    outputs: tuple[onnx.ValueInfoProto, ...]
+    """The outputs as the model declares them."""
+
+
+def load(model: str | Path | onnx.ModelProto) -> Source:
+    """Read a model from a path or take a proto.
+
+    A proto that is passed in is copied, never changed.
+
+    Raises: BadModel if the file is missing, not ONNX, truncated, or its external data is not to be had.
+    """
+    if isinstance(model, onnx.ModelProto):
+        proto = onnx.ModelProto()
+        proto.CopyFrom(model)
+        try:
+            digest = hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+        except (EncodeError, ValueError):
+            raise BadModel(
+                "the ModelProto is larger than 2 GB, which cannot be serialised.\n"
+                "  Save it with external data and pass the path instead."
+            ) from None
+        return _source(proto, folder=None, sha256=digest, name="the given ModelProto")
+    path = Path(model)
+    raw = _read(path)
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(raw)
+    except DecodeError:
+        raise BadModel(
+            f"{path.name} is not an ONNX model, or it is truncated: its {len(raw)} bytes do not parse.\n"
+            "  Check that the download is complete and that the file is an .onnx export."
+        ) from None
+    return _source(proto, folder=path.parent, sha256=hashlib.sha256(raw).hexdigest(), name=path.name)
+
+
+def _read(path: Path) -> bytes:
+    if path.is_dir():
+        raise BadModel(f"{path} is a folder, not a model file.\n  Name the .onnx file inside it.")
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise BadModel(f"there is no file {path}.\n  Check the path of the model.") from None
+    except OSError as error:
+        raise BadModel(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def _source(proto: onnx.ModelProto, *, folder: Path | None, sha256: str, name: str) -> Source:
+    if not proto.graph.node or not proto.graph.output or not proto.opset_import:
+        raise BadModel(
+            f"{name} is not an ONNX model: it has no graph with nodes, outputs and an opset.\n"
+            "  Check that the file is an .onnx export and not weights or a checkpoint."
+        )
+    weights = WeightStore(folder)
+    external = list(external_tensors(proto))
+    for tensor in external:
+        weights.span(tensor)
+    weights.detach(proto)
+    declared = onnx.GraphProto()
+    declared.output.extend(proto.graph.output)
+    return Source(proto, weights, sha256, name, bool(external), tuple(declared.output))

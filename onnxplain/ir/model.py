@@ -1,0 +1,81 @@
+"""A model as the passes see it: an onnx-graphsurgeon graph, its weights, and what graphsurgeon would lose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import onnx
+import onnx_graphsurgeon as gs
+
+from onnxplain.ir.load import Source
+from onnxplain.ir.weights import WeightStore
+
+
+@dataclass
+class Notes:
+    """Metadata and doc strings, which graphsurgeon drops; put back by name when the model is written."""
+
+    model: dict[str, str] = field(default_factory=dict)
+    nodes: dict[str, tuple[str, dict[str, str]]] = field(default_factory=dict)
+    doc_string: str = ""
+    producer: tuple[str, str] = ("", "")
+
+    @staticmethod
+    def of(proto: onnx.ModelProto) -> Notes:
+        """The notes of a proto whose nodes have unique names."""
+        return Notes(
+            model=_entries(proto.metadata_props),
+            nodes={
+                node.name: (node.doc_string, _entries(node.metadata_props))
+                for node in proto.graph.node
+                if node.doc_string or node.metadata_props
+            },
+            doc_string=proto.doc_string,
+            producer=(proto.producer_name, proto.producer_version),
+        )
+
+    def put_back(self, proto: onnx.ModelProto) -> None:
+        """Write the notes into `proto`."""
+        proto.doc_string = self.doc_string
+        proto.producer_name, proto.producer_version = self.producer
+        for key, value in self.model.items():
+            proto.metadata_props.add(key=key, value=value)
+        for node in proto.graph.node:
+            doc_string, entries = self.nodes.get(node.name, ("", {}))
+            node.doc_string = doc_string
+            for key, value in entries.items():
+                node.metadata_props.add(key=key, value=value)
+
+
+@dataclass
+class Model:
+    """The forward graph, and later the explained one.
+
+    Invariants after the canonical passes: nodes are in topological order and have unique names; every tensor on the
+    way from an input to an output has a dtype and a rank. `outputs` are the model's own, as it declared them.
+    """
+
+    graph: gs.Graph
+    weights: WeightStore
+    notes: Notes
+    sha256: str
+    name: str
+    external: bool
+    outputs: tuple[onnx.ValueInfoProto, ...]
+
+    @staticmethod
+    def of(source: Source) -> Model:
+        """Import a source whose proto has been through the proto-level passes."""
+        return Model(
+            graph=gs.import_onnx(source.proto),
+            weights=source.weights,
+            notes=Notes.of(source.proto),
+            sha256=source.sha256,
+            name=source.name,
+            external=source.external,
+            outputs=source.outputs,
+        )
+
+
+def _entries(props: object) -> dict[str, str]:
+    return {entry.key: entry.value for entry in props}  # type: ignore[attr-defined]

@@ -1,0 +1,156 @@
+"""Writing a model: metadata put back, weights by reference, the file whole or not there at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import TensorProto
+
+from onnxplain.errors import OnnxplainError, UsageError
+from onnxplain.ir.model import Model
+
+IR_VERSION = 10
+EMBED_UP_TO = 1_900_000_000
+"""Bytes. A protobuf cannot exceed 2 GB; larger weights go into a data file."""
+
+_COPY = 1 << 22
+_ALIGN = 1 << 12
+
+
+def to_proto(model: Model) -> onnx.ModelProto:
+    """The model with its weights inside, or with references to data files where they were external.
+
+    Raises: OnnxplainError if it would exceed what a ModelProto can hold.
+    """
+    proto = _exported(model)
+    if sum(_bytes(model, t) for t in proto.graph.initializer) > EMBED_UP_TO:
+        raise OnnxplainError(
+            f"{model.name} with its explanation exceeds 2 GB, which a ModelProto cannot hold.\n"
+            "  Use compile_file (or the command line), which writes weights beside the graph."
+        )
+    for tensor in proto.graph.initializer:
+        _restore(model, tensor)
+        if tensor.data_location == TensorProto.EXTERNAL:
+            _embed(tensor, *model.weights.span(tensor))
+    return proto
+
+
+def write(model: Model, path: Path) -> list[Path]:
+    """Write the model to `path`, with `<path>.data` beside it if its weights were external or exceed 2 GB.
+
+    Weights are copied file to file, never held in memory. Everything is written under a temporary name first.
+    Returns: the files written.
+    Raises: UsageError if the folder does not exist or cannot be written.
+    """
+    proto = _exported(model)
+    size = sum(_bytes(model, t) for t in proto.graph.initializer)
+    data = path.with_name(path.name + ".data") if model.external or size > EMBED_UP_TO else None
+    if data is None:
+        for tensor in proto.graph.initializer:
+            _restore(model, tensor)
+        with replacing(path) as file:
+            file.write(proto.SerializeToString())
+        return [path]
+    with replacing(data) as weights, replacing(path) as file:
+        for tensor in proto.graph.initializer:
+            _append(model, tensor, weights, data.name)
+        file.write(proto.SerializeToString())
+    return [path, data]
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes its name when it is whole; an interrupted write leaves what was there before."""
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {path}: {error.strerror}.\n  Check that the folder exists and is writable."
+        ) from None
+    part = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        os.chmod(part, 0o666 & ~_umask())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _exported(model: Model) -> onnx.ModelProto:
+    proto: onnx.ModelProto = gs.export_onnx(model.graph)
+    proto.ir_version = IR_VERSION
+    for output, declared in zip(proto.graph.output, model.outputs, strict=False):
+        output.CopyFrom(declared)
+    model.notes.put_back(proto)
+    return proto
+
+
+def _bytes(model: Model, tensor: TensorProto) -> int:
+    whole = model.weights.resolve(tensor)
+    return model.weights.span(whole)[2] if whole.data_location == TensorProto.EXTERNAL else whole.ByteSize()
+
+
+def _restore(model: Model, tensor: TensorProto) -> None:
+    """Put the numbers of a detached tensor back."""
+    whole = model.weights.resolve(tensor)
+    if whole is not tensor:
+        tensor.CopyFrom(whole)
+
+
+def _embed(tensor: TensorProto, path: Path, offset: int, length: int) -> None:
+    with path.open("rb") as file:
+        file.seek(offset)
+        raw = file.read(length)
+    tensor.ClearField("external_data")
+    tensor.ClearField("data_location")
+    tensor.raw_data = raw
+
+
+def _append(model: Model, tensor: TensorProto, data: BinaryIO, location: str) -> None:
+    """Move one tensor's numbers to the end of the data file, unless it is small."""
+    whole = model.weights.resolve(tensor)
+    if whole.data_location == TensorProto.EXTERNAL:
+        path, offset, length = model.weights.span(whole)
+        start = _aligned(data)
+        with path.open("rb") as file:
+            file.seek(offset)
+            while length:
+                block = file.read(min(length, _COPY))
+                if not block:
+                    raise OnnxplainError(f"{path.name} ended before weight {tensor.name!r} was complete.")
+                data.write(block)
+                length -= len(block)
+    elif whole is tensor:
+        return
+    else:
+        raw = whole.raw_data or onnx.numpy_helper.to_array(whole).tobytes()
+        start = _aligned(data)
+        data.write(raw)
+    end = data.tell()
+    kept = TensorProto(
+        name=tensor.name, dims=tensor.dims, data_type=tensor.data_type, data_location=TensorProto.EXTERNAL
+    )
+    for key, value in (("location", location), ("offset", str(start)), ("length", str(end - start))):
+        kept.external_data.add(key=key, value=value)
+    tensor.CopyFrom(kept)
+
+
+def _aligned(data: BinaryIO) -> int:
+    """Pad to a page, so that runtimes can map the tensor. Returns: where it starts."""
+    data.write(b"\0" * (-data.tell() % _ALIGN))
+    return data.tell()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,84 @@
+"""One forward node as a rule sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import onnx_graphsurgeon as gs
+
+from onnxplain.ir.builder import Builder
+from onnxplain.ir.value import Value
+
+Rule = Callable[[Builder, "Site", Value], "tuple[Value | None, ...]"]
+"""rule(g, site, dy): one value for each operand in `site.wrt`, None where nothing flows.
+
+dy is what arrived at the site's output: a cotangent, a relevance or a multiplier. For an operator with several outputs
+(Split) `site.arrived` holds one for each."""
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """A node with its operands and outputs as values.
+
+    x:       operands, None where an optional one is left out.
+    ys:      outputs; `y` is the first.
+    wrt:     the operands for which rules return a value (those the derivative table declares differentiable).
+    differentiable: whether the derivative table knows the operator.
+    ref:     the same node's twin on the baseline, for rules of differences (DeepLIFT).
+    arrived: what arrived at each output, None where nothing did.
+    """
+
+    node: gs.Node
+    x: tuple[Value | None, ...]
+    ys: tuple[Value, ...]
+    wrt: tuple[int, ...]
+    derivative: Rule
+    differentiable: bool = True
+    ref: Site | None = None
+    arrived: tuple[Value | None, ...] = ()
+
+    @property
+    def op(self) -> str:
+        return str(self.node.op)
+
+    @property
+    def name(self) -> str:
+        return str(self.node.name)
+
+    @property
+    def y(self) -> Value:
+        return self.ys[0]
+
+    @property
+    def operands(self) -> tuple[Value, ...]:
+        """The operands that are there."""
+        return tuple(v for v in self.x if v is not None)
+
+    def __getitem__(self, index: int) -> Value:
+        """Operand `index`, which the operator requires."""
+        value = self.x[index]
+        if value is None:
+            raise IndexError(f"{self.op} node {self.name!r} lacks operand {index}")
+        return value
+
+    def optional(self, index: int) -> Value | None:
+        """Operand `index`, None where it is left out."""
+        return self.x[index] if index < len(self.x) else None
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        """An attribute of the node."""
+        return self.node.attrs.get(name, default)
+
+    def vjp(self, g: Builder, dy: Value) -> tuple[Value | None, ...]:
+        """The derivative of this operator: the vector-Jacobian product, one value for each operand in `wrt`."""
+        return self.derivative(g, self, dy)
+
+    def with_operands(self, *x: Value | None) -> Site:
+        """The same operator on other operands; its output is emitted when a rule asks for it with `rerun`."""
+        return replace(self, x=x)
+
+    def rerun(self, g: Builder) -> Value:
+        """The operator's output on its present operands."""
+        return g.ops(self.op, *self.x, outputs=len(self.ys), domain=self.node.domain, **self.node.attrs)[0]

@@ -1,0 +1,155 @@
+"""Weights kept apart from the graph.
+
+ONNX's own tools (version converter, inliner, shape inference) copy a model several times, and a protobuf cannot exceed
+2 GB. So large initialisers are taken out of the proto while the graph is worked on, each leaving a stub behind, and
+put back, by reference, when the result is written. Passes that need numbers ask the store, which reads them then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+
+from onnxplain.errors import BadModel
+
+Array = NDArray[np.generic]
+
+DETACH_ABOVE = 1024
+"""Bytes. Smaller constants stay: shape inference reads them."""
+
+_STUB = "onnxplain-detached:"
+
+
+@dataclass
+class WeightStore:
+    """Where the numbers of detached and external initialisers are.
+
+    `folder` is the model's own folder: external data is read only from inside it.
+    """
+
+    folder: Path | None = None
+    tensors: dict[str, TensorProto] = field(default_factory=dict)
+
+    def detach(self, model: onnx.ModelProto) -> None:
+        """Replace large initialisers and Constant attributes of `model` by stubs, keeping the originals here."""
+        for tensor in _weights(model.graph):
+            if tensor.data_location == TensorProto.EXTERNAL or tensor.ByteSize() <= DETACH_ABOVE:
+                continue
+            kept = TensorProto()
+            kept.CopyFrom(tensor)
+            key = f"{_STUB}{len(self.tensors)}"
+            self.tensors[key] = kept
+            _clear_data(tensor)
+            tensor.data_location = TensorProto.EXTERNAL
+            tensor.external_data.add(key="location", value=key)
+
+    def resolve(self, tensor: TensorProto) -> TensorProto:
+        """The tensor with its numbers, or with its reference to a data file, under the stub's present name."""
+        stub = self.tensors.get(location_of(tensor))
+        if stub is None:
+            return tensor
+        stub.name = tensor.name
+        return stub
+
+    def array(self, constant: gs.Constant) -> Array:
+        """The numbers of one constant, read from memory or from the model's data file.
+
+        Raises: BadModel if the data file is missing, outside the model's folder or too short.
+        """
+        values = constant._values
+        if isinstance(values, np.ndarray):
+            return values
+        tensor = self.resolve(values.tensor)
+        if tensor.data_location == TensorProto.EXTERNAL:
+            return self._read_external(tensor)
+        return numpy_helper.to_array(tensor)
+
+    def _read_external(self, tensor: TensorProto) -> Array:
+        path, offset, length = self.span(tensor)
+        raw = np.fromfile(path, dtype=np.uint8, count=length, offset=offset)
+        whole = TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=raw.tobytes())
+        return numpy_helper.to_array(whole)
+
+    def span(self, tensor: TensorProto) -> tuple[Path, int, int]:
+        """File, offset and length in bytes of an external tensor, checked to lie inside the model's folder.
+
+        Raises: BadModel.
+        """
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location = entries.get("location", "")
+        where = f"weight {tensor.name!r}"
+        if self.folder is None:
+            raise BadModel(
+                f"{where} lies in an external file {location!r}, but the model was given without a folder.\n"
+                "  Pass the path of the .onnx file instead of a ModelProto, or load it with its external data."
+            )
+        pure = PurePosixPath(location.replace("\\", "/"))
+        path = self.folder / pure
+        root = self.folder.resolve()
+        if pure.is_absolute() or not path.resolve().is_relative_to(root) or not location:
+            raise BadModel(
+                f"{where} names external data outside the model's folder: {location!r}.\n"
+                "  Such a file is not read. Move the data beside the model and save the model again."
+            )
+        if not path.is_file():
+            raise BadModel(
+                f"external data of {where} is missing: there is no file {location!r} beside the model.\n"
+                "  Copy it into the model's folder; the .onnx file alone holds no weights."
+            )
+        try:
+            offset, size = int(entries.get("offset", 0)), path.stat().st_size
+            length = int(entries.get("length", size - offset))
+        except ValueError:
+            raise BadModel(f"{where} has an offset or length in {location!r} that is not a number.") from None
+        needed = _bytes_of(tensor)
+        if offset < 0 or length < needed or offset + needed > size:
+            raise BadModel(
+                f"external data {location!r} is too short for {where}: {needed} bytes are needed at offset {offset}, "
+                f"the file has {size}.\n  The file is truncated or belongs to another model."
+            )
+        return path, offset, needed
+
+
+def location_of(tensor: TensorProto) -> str:
+    """The 'location' entry of an external tensor, or ''."""
+    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+
+
+def is_stub(tensor: TensorProto) -> bool:
+    """Whether the tensor's numbers are kept in a WeightStore."""
+    return location_of(tensor).startswith(_STUB)
+
+
+def external_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    """Initialisers and constants of `model` that lie in data files."""
+    return (t for t in _weights(model.graph) if t.data_location == TensorProto.EXTERNAL and not is_stub(t))
+
+
+def _weights(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                yield attribute.t
+            elif attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _weights(attribute.g)
+
+
+def _clear_data(tensor: TensorProto) -> None:
+    for name in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data"):
+        tensor.ClearField(name)
+
+
+def _bytes_of(tensor: TensorProto) -> int:
+    count = int(np.prod([int(d) for d in tensor.dims], dtype=np.int64))
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    if tensor.data_type in (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1):
+        return (count + 1) // 2
+    return count * dtype.itemsize

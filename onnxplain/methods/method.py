@@ -1,0 +1,110 @@
+"""What a method is: a declaration of some tens of lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from onnxplain.errors import UsageError, nearest
+from onnxplain.ir.builder import Builder
+from onnxplain.ir.layout import Layout
+from onnxplain.ir.value import Value
+from onnxplain.methods.study import Study
+from onnxplain.rules.composite import Composite
+
+Settings = Mapping[str, Any]
+"""A method's parameters by name, checked and with defaults filled in."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a method.
+
+    kind:    int, float, bool or str; a text from the command line is converted to it.
+    check:   returns what is wrong with a value, or None.
+    choices: the values there are, for a parameter chosen by name.
+    """
+
+    name: str
+    kind: type
+    default: Any
+    help: str
+    choices: tuple[str, ...] = ()
+    check: Callable[[Any], str | None] | None = None
+
+    def read(self, method: str, value: Any) -> Any:
+        """The value in this parameter's kind. Raises: UsageError."""
+        where = f"parameter {self.name!r} of {method}"
+        try:
+            converted = _converted(self.kind, value)
+        except ValueError:
+            raise UsageError(f"{where} must be of kind {self.kind.__name__}, not {value!r}.\n  {self.help}") from None
+        if self.choices and converted not in self.choices:
+            raise UsageError(f"{where} cannot be {value!r}. {nearest(str(value), self.choices, kind='choices')}")
+        wrong = self.check(converted) if self.check else None
+        if wrong:
+            raise UsageError(f"{where} {wrong}, not {value!r}.\n  {self.help}")
+        return converted
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a method emits for one study.
+
+    attribution: signed scores, of the input's shape, or the coarse map (N, *spatial of the tap).
+    heatmap:     float32 (N, *spatial of the input) in [0, 1].
+    residual:    (N,), for methods that promise a sum; else None.
+    """
+
+    attribution: Value
+    heatmap: Value
+    residual: Value | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """An explanation method.
+
+    attribute:  emits the attribution for a study under settings.
+    reduce:     how the attribution becomes a heatmap.
+    composite:  the rules of its walk, for `plan`; None where nothing is propagated back.
+    source:     paper and equations.
+    """
+
+    name: str
+    summary: str
+    source: str
+    attribute: Callable[[Study, Settings], Value]
+    reduce: Callable[[Builder, Value, Layout], Value]
+    composite: Callable[[Settings], Composite] | None = None
+    parameters: tuple[Parameter, ...] = ()
+
+    def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All parameters, checked. Raises: UsageError for one that does not exist or a wrong value."""
+        known = {p.name: p for p in self.parameters}
+        for name in given:
+            if name not in known:
+                raise UsageError(f"{self.name} has no parameter {name!r}. {nearest(name, known, kind='parameters')}")
+        return {name: p.read(self.name, given[name]) if name in given else p.default for name, p in known.items()}
+
+    def explain(self, study: Study, settings: Settings) -> Explanation:
+        """Emit attribution and heatmap."""
+        attribution = self.attribute(study, settings)
+        return Explanation(attribution, self.reduce(study.g, attribution, study.layout))
+
+
+def _converted(kind: type, value: Any) -> Any:
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if str(value).lower() not in words:
+            raise ValueError(value)
+        return words[str(value).lower()]
+    if kind is int and isinstance(value, float) and not value.is_integer():
+        raise ValueError(value)
+    try:
+        return kind(value)
+    except TypeError:
+        raise ValueError(value) from None

@@ -1,0 +1,138 @@
+"""Derivatives of arithmetic. Operands may have been broadcast; the walk sums that back."""
+
+from __future__ import annotations
+
+from onnxplain.ir.builder import Builder
+from onnxplain.ir.site import Site
+from onnxplain.ir.value import Value
+from onnxplain.rules.table import ALL, vjp
+
+
+@vjp("Identity", "Dropout")
+def identity(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return (dy,)
+
+
+@vjp("Cast")
+def cast(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return (g.cast(dy, s[0]),)
+
+
+@vjp("Neg")
+def neg(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return (-dy,)
+
+
+@vjp("Abs")
+def absolute(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return (dy * g.sign(s[0]),)
+
+
+@vjp("Exp")
+def exp(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return (dy * s.y,)
+
+
+@vjp("Log")
+def log(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return (dy / s[0],)
+
+
+@vjp("Sqrt")
+def sqrt(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return (dy * 0.5 / s.y,)
+
+
+@vjp("Reciprocal")
+def reciprocal(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return (-dy * s.y * s.y,)
+
+
+@vjp("Sin")
+def sin(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return (dy * g.op("Cos", s[0]),)
+
+
+@vjp("Cos")
+def cos(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return (-dy * g.op("Sin", s[0]),)
+
+
+@vjp("Atan")
+def atan(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return (dy / (1 + s[0] * s[0]),)
+
+
+@vjp("Add", wrt=(0, 1))
+def add(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return dy, dy
+
+
+@vjp("Sub", wrt=(0, 1))
+def sub(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return dy, -dy
+
+
+@vjp("Mul", wrt=(0, 1))
+def mul(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return dy * s[1], dy * s[0]
+
+
+@vjp("Div", wrt=(0, 1))
+def div(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    d = dy / s[1]
+    return d, -d * s.y
+
+
+@vjp("Pow", wrt=(0, 1))
+def power(g: Builder, s: Site, dy: Value) -> tuple[Value | None, ...]:
+    """The exponent's derivative counts only where the base is positive, as in torch."""
+    x, p = s[0], s[1]
+    if p.is_constant:
+        p = g.cast(p, x)
+        # x^(p-1) and not y/x, which is 0/0 at zero.
+        return dy * p * g.op("Pow", x, p - 1), None
+    real = g.cast(p, x)
+    positive = x > 0
+    return dy * real * g.op("Pow", x, real - 1), dy * g.where(positive, s.y * g.log(g.where(positive, x, 1)), 0)
+
+
+@vjp("Sum", wrt=ALL)
+def sum_(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return (dy,) * len(s.x)
+
+
+@vjp("Mean", wrt=ALL)
+def mean(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return (dy * (1 / len(s.x)),) * len(s.x)
+
+
+@vjp("Max", "Min", wrt=ALL)
+def extreme(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    """To the operand that is the extreme; shared equally where several are, as in torch."""
+    winners = [g.mask(g.equal(x, s.y), dy) for x in s.operands]
+    if len(winners) == 1:
+        return (dy,)
+    share = dy / g.total(winners)
+    return tuple(share * w for w in winners)
+
+
+@vjp("Clip")
+def clip(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    """Nothing passes where the input lies outside the bounds."""
+    x, low, high = s[0], s.optional(1), s.optional(2)
+    inside = [x >= low] if low is not None else []
+    inside += [x <= high] if high is not None else []
+    for condition in inside:
+        dy = dy * g.mask(condition, dy)
+    return (dy,)
+
+
+@vjp("Where", wrt=(1, 2))
+def where(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return g.where(s[0], dy, 0), g.where(s[0], 0, dy)
+
+
+@vjp("Mod")
+def mod(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return (dy,)

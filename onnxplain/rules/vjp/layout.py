@@ -1,0 +1,120 @@
+"""Derivatives of operators that only move elements: each is undone."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxplain.ir.builder import Builder
+from onnxplain.ir.site import Site
+from onnxplain.ir.value import Value
+from onnxplain.rules.table import ALL, vjp
+
+
+@vjp("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+def reshape(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return (g.reshape_like(dy, s[0]),)
+
+
+@vjp("Transpose")
+def transpose(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    perm = s.attr("perm", list(range(s[0].rank))[::-1])
+    return (g.transpose(dy, [int(a) for a in np.argsort(perm)]),)
+
+
+@vjp("Expand")
+def expand(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return (dy,)
+
+
+@vjp("Concat", wrt=ALL)
+def concat(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    axis = s.attr("axis") % dy.rank
+    sizes = g.concat([g.sizes(x, [axis]) for x in s.operands], axis=0)
+    if len(s.x) == 1:
+        return (dy,)
+    return g.ops("Split", dy, sizes, outputs=len(s.x), axis=axis)
+
+
+@vjp("Split")
+def split(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    """The parts side by side; zeros for those through which nothing came back."""
+    parts = [g.full_like(y, 0) if d is None else d for d, y in zip(s.arrived, s.ys, strict=True)]
+    return (g.concat(parts, axis=s.attr("axis", 0)),)
+
+
+@vjp("Slice")
+def slice_(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    """Zeros around what was cut out.
+
+    Whole numbers known at compile time become a Pad; steps and computed bounds scatter into zeros by position.
+    """
+    x = s[0]
+    starts, ends, axes, steps = (s.optional(i) for i in range(1, 5))
+    known = [v is None or v.is_constant for v in (starts, ends, axes, steps)]
+    if all(known) and starts is not None and ends is not None:
+        first, last = (list(map(int, g.values(v))) for v in (starts, ends))
+        along = [int(a) % x.rank for a in g.values(axes)] if axes is not None else list(range(len(first)))
+        stride = [int(k) for k in g.values(steps)] if steps is not None else [1] * len(first)
+        sizes = [x.shape[a] for a in along]
+        if all(k == 1 for k in stride) and all(isinstance(n, int) for n in sizes):
+            spans = [slice(b, e).indices(int(n or 0)) for b, e, n in zip(first, last, sizes, strict=True)]
+            before = [b for b, _, _ in spans]
+            after = [int(n or 0) - max(b, e) for (b, e, _), n in zip(spans, sizes, strict=True)]
+            return (g.pad(dy, before, after, along),)
+    return (_put_back(g, s, dy),)
+
+
+def _put_back(g: Builder, s: Site, dy: Value) -> Value:
+    """dy at the positions the node took from its operand, zeros elsewhere: the node is rerun on the positions."""
+    x = s[0]
+    total = g.op("ReduceProd", g.shape(x), keepdims=0)
+    positions = g.op("Range", g.constant(np.int64(0)), total, g.constant(np.int64(1)))
+    taken = s.with_operands(g.reshape(positions, g.shape(x)), *s.x[1:]).rerun(g)
+    zeros = g.reshape(g.full_like(x, 0), [-1])
+    zeros = g.cast(zeros, dy)
+    flat = g.op("ScatterElements", zeros, g.reshape(taken, [-1]), g.reshape(dy, [-1]), axis=0, reduction="add")
+    return g.reshape(flat, g.target_shape(x))
+
+
+@vjp("DepthToSpace")
+def depth_to_space(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    """SpaceToDepth undoes the order DCR; for CRD the channels of each block are brought together afterwards."""
+    block = s.attr("blocksize")
+    d = g.op("SpaceToDepth", dy, blocksize=block)
+    if s.attr("mode", "DCR") == "DCR":
+        return (d,)
+    blocks = g.reshape(d, g.concat([g.ints([0, block * block, -1]), g.sizes(d, [2, 3])], axis=0))
+    return (g.reshape_like(g.transpose(blocks, [0, 2, 1, 3, 4]), s[0]),)
+
+
+@vjp("SpaceToDepth")
+def space_to_depth(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return (g.op("DepthToSpace", dy, blocksize=s.attr("blocksize"), mode="DCR"),)
+
+
+@vjp("Tile")
+def tile(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return (_put_back(g, s, dy),)
+
+
+@vjp("Pad")
+def pad(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    """Cut off what was padded; in the modes that repeat the operand, add it where it came from."""
+    if s.attr("mode", "constant") != "constant":
+        return (_put_back(g, s, dy),)
+    axes = s.optional(3)
+    along = list(range(s[0].rank)) if axes is None else [int(a) % s[0].rank for a in g.values(axes)]
+    pads = s[1]
+    if pads.is_constant:
+        before = [int(v) for v in g.values(pads)][: len(along)]
+        after = [int(v) for v in g.values(pads)][len(along) :]
+        return (g.pad(dy, [-b for b in before], [-a for a in after], along),)
+    half = [len(along)]
+    before_v = g.slice(pads, [0], half, [0])
+    after_v = g.slice(pads, half, [2 * len(along)], [0])
+    return (g.pad(dy, -before_v, -after_v, along),)
+
+
+@vjp("Trilu")
+def trilu(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return (g.op("Trilu", dy, s.optional(1), upper=s.attr("upper", 1)),)

@@ -1,0 +1,75 @@
+"""Derivatives of normalisation layers, at inference."""
+
+from __future__ import annotations
+
+from onnxplain.ir.builder import Builder
+from onnxplain.ir.site import Site
+from onnxplain.ir.value import Value
+from onnxplain.rules.table import vjp
+
+
+@vjp("BatchNormalization")
+def batch_normalization(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    """A scale for each channel: gamma / sqrt(variance + epsilon)."""
+    x, scale, variance = s[0], s[1], s[4]
+    k = scale / g.sqrt(variance + s.attr("epsilon", 1e-5))
+    return (dy * per_channel(g, k, x),)
+
+
+def per_channel(g: Builder, v: Value, x: Value) -> Value:
+    """A vector of C numbers as (C, 1, ...), so that it multiplies (N, C, *S) channel by channel."""
+    return g.reshape(v, [-1, *([1] * (x.rank - 2))])
+
+
+def _normalised(g: Builder, x: Value, dy: Value, axes: list[int], eps: float) -> Value:
+    """Derivative of (x - mean) / sqrt(variance + eps) over `axes`: the part of dy that is orthogonal to 1 and to x^."""
+    centred = x - g.mean(x, axes)
+    inverse = 1 / g.sqrt(g.mean(centred * centred, axes) + eps)
+    unit = centred * inverse
+    return inverse * (dy - g.mean(dy, axes) - unit * g.mean(dy * unit, axes))
+
+
+@vjp("LayerNormalization")
+def layer_normalization(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    x = s[0]
+    axes = list(range(s.attr("axis", -1) % x.rank, x.rank))
+    return (_normalised(g, x, dy * s[1], axes, s.attr("epsilon", 1e-5)),)
+
+
+@vjp("InstanceNormalization")
+def instance_normalization(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    x = s[0]
+    return (_normalised(g, x, dy * per_channel(g, s[1], x), list(x.spatial), s.attr("epsilon", 1e-5)),)
+
+
+@vjp("LpNormalization")
+def lp_normalization(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    """x / ||x||_p for p = 1, 2."""
+    x, axis = s[0], [s.attr("axis", -1)]
+    if s.attr("p", 2) == 1:
+        norm = g.reduce("ReduceL1", x, axis)
+        return ((dy - g.sign(x) * g.sum(dy * s.y, axis)) / norm,)
+    norm = g.reduce("ReduceL2", x, axis)
+    return ((dy - s.y * g.sum(dy * s.y, axis)) / norm,)
+
+
+@vjp("LRN")
+def lrn(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    """y = x u^-beta, u = bias + alpha/size * (sum of x^2 over neighbouring channels).
+
+    dx = dy u^-beta - 2 alpha beta / size * x * (sum over the channels that see x of dy x u^(-beta - 1)).
+    """
+    x, size = s[0], s.attr("size")
+    alpha, beta, bias = s.attr("alpha", 1e-4), s.attr("beta", 0.75), s.attr("bias", 1.0)
+    before, after = (size - 1) // 2, size // 2
+    u = bias + (alpha / size) * _channel_window(g, x * x, size, before, after)
+    scale = u**-beta
+    seen = _channel_window(g, dy * x * scale / u, size, after, before)
+    return (dy * scale - (2 * alpha * beta / size) * x * seen,)
+
+
+def _channel_window(g: Builder, x: Value, size: int, before: int, after: int) -> Value:
+    """For each channel, the sum over the channels from `before` in front of it to `after` behind it."""
+    planes = g.unsqueeze(g.reshape(x, [0, 0, -1]), [1])
+    mean = g.op("AveragePool", planes, kernel_shape=[size, 1], pads=[before, 0, after, 0], count_include_pad=1)
+    return g.reshape(mean * float(size), g.target_shape(x))

@@ -1,0 +1,1 @@
+"""Running compiled graphs: sessions and providers, pictures in, heatmaps out."""

@@ -1,0 +1,1 @@
+"""Every graph rewrite, imported only as onnxplain.passes."""

@@ -1,0 +1,25 @@
+"""Canonical passes: any exporter's graph becomes one that the rules know."""
+
+from __future__ import annotations
+
+from onnxplain.ir.load import Source
+from onnxplain.ir.model import Model
+from onnxplain.passes.base import PassLog, run_passes
+from onnxplain.passes.canonical.constants import FoldConstants, LiftConstants
+from onnxplain.passes.canonical.functions import InlineFunctions
+from onnxplain.passes.canonical.names import NameNodes
+from onnxplain.passes.canonical.opset import ConvertOpset
+from onnxplain.passes.canonical.pads import ExplicitPads
+from onnxplain.passes.canonical.refine import RefineShapes
+from onnxplain.passes.canonical.shapes import InferShapes
+from onnxplain.passes.optimise.dead_code import DropDeadCode
+
+ON_PROTO = (NameNodes(), InlineFunctions(), ConvertOpset(), NameNodes(), InferShapes())
+ON_GRAPH = (LiftConstants(), FoldConstants(), RefineShapes(), FoldConstants(), DropDeadCode(), ExplicitPads())
+
+
+def canonicalise(source: Source) -> tuple[Model, PassLog]:
+    """The source as a graph of core operators in opset 20 or 21, every tensor typed."""
+    log = run_passes(source, ON_PROTO)
+    model = Model.of(source)
+    return model, run_passes(model, ON_GRAPH, log)

@@ -1,0 +1,95 @@
+"""Constants as initialisers, and shape arithmetic done ahead where sizes are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
+
+from onnxplain.ir.evaluate import FOLD_UP_TO, evaluate
+from onnxplain.ir.model import Model
+from onnxplain.ir.weights import Array
+from onnxplain.passes.base import Pass, Report
+
+_ATTRIBUTES = {"value_float": np.float32, "value_int": np.int64, "value_floats": np.float32, "value_ints": np.int64}
+
+
+class LiftConstants(Pass[Model]):
+    """Constant nodes become initialisers."""
+
+    def run(self, model: Model) -> Report:
+        kept, changed = [], 0
+        for node in model.graph.nodes:
+            values = _constant_of(node)
+            if values is None:
+                kept.append(node)
+                continue
+            output = node.outputs[0]
+            node.outputs.clear()
+            output.to_constant(values)
+            changed += 1
+        model.graph.nodes[:] = kept
+        return Report(changed)
+
+    def ensures(self, model: Model) -> None:
+        outputs = {t.name for t in model.graph.outputs}
+        assert all(n.op != "Constant" or n.outputs[0].name in outputs for n in model.graph.nodes)
+
+
+class FoldConstants(Pass[Model]):
+    """Nodes whose operands are all small constants, and shapes of known sizes, are computed now.
+
+    Outputs of the model stay computed, since an output must come from a node.
+    """
+
+    def run(self, model: Model) -> Report:
+        outputs = {t.name for t in model.graph.outputs}
+        kept, changed = [], 0
+        for node in model.graph.nodes:
+            results = None if outputs & {t.name for t in node.outputs} else self._fold(model, node)
+            if results is None:
+                kept.append(node)
+                continue
+            tensors = list(node.outputs)
+            node.outputs.clear()
+            node.inputs.clear()
+            for tensor, array in zip(tensors, results, strict=True):
+                tensor.to_constant(np.ascontiguousarray(array).reshape(array.shape))
+            changed += 1
+        model.graph.nodes[:] = kept
+        return Report(changed)
+
+    def _fold(self, model: Model, node: gs.Node) -> list[Array] | None:
+        if node.op == "Shape" and not node.domain:
+            return _static_shape(node)
+        if not node.inputs or list(node.subgraphs()):
+            return None
+        if not all(isinstance(t, gs.Constant) and np.prod(t.shape) <= FOLD_UP_TO for t in node.inputs):
+            return None
+        if any(np.prod(t.shape or [0]) > FOLD_UP_TO for t in node.outputs if _is_static(t)):
+            return None
+        fed = {t.name: model.weights.array(t) for t in node.inputs}
+        return evaluate(OnnxExporter.export_node(node), fed, int(model.graph.opset))
+
+
+def _constant_of(node: gs.Node) -> Array | gs.ir.tensor.LazyValues | None:
+    if node.op != "Constant" or node.domain:
+        return None
+    for name, value in node.attrs.items():
+        if name == "value":
+            return value._values
+        if name in _ATTRIBUTES:
+            return np.asarray(value, _ATTRIBUTES[name])
+    return None
+
+
+def _static_shape(node: gs.Node) -> list[Array] | None:
+    shape = node.inputs[0].shape
+    if shape is None:
+        return None
+    part = list(shape)[node.attrs.get("start", 0) : node.attrs.get("end")]
+    return [np.asarray(part, np.int64)] if all(isinstance(d, int) for d in part) else None
+
+
+def _is_static(tensor: gs.Tensor) -> bool:
+    return tensor.shape is not None and all(isinstance(d, int) for d in tensor.shape)

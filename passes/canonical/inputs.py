@@ -1,0 +1,34 @@
+"""The input that is explained."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxplain.errors import UnsupportedModel, UsageError, enumerated, nearest
+from onnxplain.ir.model import Model
+
+
+def select_input(model: Model, name: str | None) -> gs.Tensor:
+    """The input to explain.
+
+    Raises: UsageError if the model has several and none was named, or the name is not one of them;
+            UnsupportedModel if it does not hold real numbers.
+    """
+    inputs = {t.name: t for t in model.graph.inputs}
+    if name is None and len(inputs) != 1:
+        listed = enumerated([f"{t.name} {t.dtype}" for t in inputs.values()])
+        raise UsageError(f"{model.name} has {len(inputs)} inputs: {listed}.\n  Say which to explain: --input NAME.")
+    if name is not None and name not in inputs:
+        raise UsageError(f"{model.name} has no input {name!r}. {nearest(name, inputs, kind='inputs')}")
+    chosen = model.graph.inputs[0] if name is None else inputs[name]
+    if chosen.dtype is None or isinstance(chosen.dtype, int) or not np.issubdtype(np.dtype(chosen.dtype), np.floating):
+        raise UnsupportedModel(
+            f"input {chosen.name!r} holds {chosen.dtype}, and an attribution needs real numbers.\n"
+            "  Export the model with a float input: do the conversion from integers before the graph."
+        )
+    if chosen.shape is None or len(chosen.shape) < 2:
+        raise UnsupportedModel(
+            f"input {chosen.name!r} has no batch axis: its shape is {chosen.shape}, and (N, ...) is needed."
+        )
+    return chosen

@@ -1,0 +1,110 @@
+"""Sizes that follow by arithmetic, and the shape computations that they make unnecessary."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxplain.ir.infer import infer
+from onnxplain.ir.model import Model
+from onnxplain.ir.value import Dim
+from onnxplain.passes.base import Pass, Report
+
+
+class RefineShapes(Pass[Model]):
+    """Go through the graph once, sharpening shapes, and give every Reshape that can have one a constant target.
+
+    Exporters compute a Reshape's target from Shape, Gather and Concat for the sake of a dynamic batch. Where all sizes
+    but one are known the target is a constant with one -1, whatever the batch will be. The chains become dead code, and
+    the sizes behind them known: a rule that needs a number has one.
+    """
+
+    def run(self, model: Model) -> Report:
+        changed = 0
+        for node in model.graph.nodes:
+            if node.op == "Reshape" and not node.domain:
+                changed += _fix_target(model, node)
+            elif node.op == "Gather" and _is_known_size(node):
+                changed += _fold_size(model, node)
+                continue
+            if node.domain or not node.inputs:
+                continue
+            for name, (_, shape) in infer(node, int(model.graph.opset), model.weights.array).items():
+                output = next(t for t in node.outputs if t.name == name)
+                if shape is not None and output.shape is not None and len(shape) == len(output.shape):
+                    output.shape = [_sharper(old, new) for old, new in zip(output.shape, shape, strict=True)]
+        model.graph.nodes[:] = [node for node in model.graph.nodes if node.outputs]
+        return Report(changed)
+
+
+def _fix_target(model: Model, node: gs.Node) -> int:
+    source, target, output = node.inputs[0], node.inputs[1], node.outputs[0]
+    if source.shape is None or output.shape is None or 0 in source.shape:
+        return 0
+    output.shape = _completed(list(source.shape), list(output.shape))
+    if isinstance(target, gs.Constant) or sum(not isinstance(d, int) for d in output.shape) > 1:
+        return 0
+    sizes = np.asarray([d if isinstance(d, int) else -1 for d in output.shape], np.int64)
+    node.inputs[1] = gs.Constant(f"{node.name}/target", sizes)
+    node.attrs.pop("allowzero", None)
+    return 1
+
+
+def _completed(source: list[Dim], output: list[Dim]) -> list[Dim]:
+    """The output's sizes, one unknown worked out where both sides hold as many elements.
+
+    Equal symbols on both sides cancel. What is left must be numbers on both sides, one unknown on the output's, and at
+    most one symbol on the source's, which the unknown then is a multiple of (a plain one gets the symbol's name).
+    """
+    left, right = list(source), list(output)
+    for symbol in [d for d in output if isinstance(d, str)]:
+        if symbol in left:
+            left.remove(symbol)
+            right.remove(symbol)
+    unknown = [d for d in right if not isinstance(d, int)]
+    symbols = [d for d in left if not isinstance(d, int)]
+    if len(unknown) != 1 or len(symbols) > 1:
+        return output
+    size, rest = divmod(_product(left), _product(right))
+    if rest or (symbols and size != 1):
+        return output
+    at = output.index(unknown[0])
+    return [*output[:at], symbols[0] if symbols else size, *output[at + 1 :]]
+
+
+def _product(dims: list[Dim]) -> int:
+    return math.prod(d for d in dims if isinstance(d, int))
+
+
+def _is_known_size(node: gs.Node) -> bool:
+    """Gather(Shape(x), constant) where those sizes of x are known."""
+    shape, index = node.inputs[0], node.inputs[1]
+    if not shape.inputs or shape.inputs[0].op != "Shape" or not isinstance(index, gs.Constant):
+        return False
+    sizes = _shape_part(shape.inputs[0])
+    return sizes is not None and all(isinstance(sizes[int(i)], int) for i in np.atleast_1d(index.values).ravel())
+
+
+def _fold_size(model: Model, node: gs.Node) -> int:
+    sizes = _shape_part(node.inputs[0].inputs[0]) or []
+    index = model.weights.array(node.inputs[1])
+    output = node.outputs[0]
+    node.outputs.clear()
+    node.inputs.clear()
+    picked = np.asarray([sizes[int(i)] for i in np.atleast_1d(index).ravel()], np.int64)
+    output.to_constant(picked.reshape(index.shape))
+    return 1
+
+
+def _shape_part(node: gs.Node) -> list[Dim] | None:
+    shape = node.inputs[0].shape
+    return None if shape is None else list(shape)[node.attrs.get("start", 0) : node.attrs.get("end")]
+
+
+def _sharper(old: Dim, new: Dim) -> Dim:
+    """A number before a symbol, a symbol before nothing."""
+    if isinstance(old, int) or new is None:
+        return old
+    return new if isinstance(new, int) or old is None or old.startswith("unk__") else old

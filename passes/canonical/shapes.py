@@ -1,0 +1,36 @@
+"""Types and shapes of every tensor, by ONNX's own inference."""
+
+from __future__ import annotations
+
+from onnx import shape_inference
+
+from onnxplain.errors import BadModel
+from onnxplain.ir.load import Source
+from onnxplain.passes.base import Pass, Report
+
+
+class InferShapes(Pass[Source]):
+    """Annotate every tensor, with the values of computed shapes propagated.
+
+    What the exporter left in value_info, and the sizes it declared for the outputs, are dropped first: they are often
+    stale, and the propagation trusts them. The outputs' own declarations come back when the model is written.
+    """
+
+    def run(self, source: Source) -> Report:
+        del source.proto.graph.value_info[:]
+        for output in source.proto.graph.output:
+            output.type.tensor_type.ClearField("shape")
+        try:
+            inferred = shape_inference.infer_shapes(source.proto, check_type=True, strict_mode=True, data_prop=True)
+        except shape_inference.InferenceError as error:
+            raise BadModel(
+                f"{source.name} contradicts itself: {_first_reason(error)}.\n"
+                "  ONNX's shape inference refuses it. Check the model with onnx.checker, or export it again."
+            ) from None
+        source.proto.CopyFrom(inferred)
+        return Report(len(inferred.graph.value_info))
+
+
+def _first_reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].rstrip(".") if lines else "no reason given"

@@ -1,0 +1,1 @@
+"""Passes that put an explanation into a graph."""

@@ -1,0 +1,90 @@
+"""The forward nodes between a source and the score, as sites in the order of computation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxplain.errors import UnsupportedModel, UnsupportedOp
+from onnxplain.ir.builder import Builder
+from onnxplain.ir.site import Site
+from onnxplain.ir.value import Value
+from onnxplain.rules.table import NONDIFFERENTIABLE, VJP
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a walk goes back over.
+
+    source:  the tensor that is explained: the input, or a tap.
+    score:   the tensor the walk starts from, before any softmax.
+    sites:   the nodes through which `score` depends on `source`, in topological order.
+    varying: names of the tensors that depend on `source` by a derivative, not only through shapes or indices.
+    """
+
+    source: Value
+    score: Value
+    sites: tuple[Site, ...]
+    varying: frozenset[str]
+
+    def since(self, tap: Value) -> Trace:
+        """The part of the trace after a tensor. Raises: UnsupportedModel if the score does not depend on it."""
+        return trace(tap.g, [site.node for site in self.sites], tap, self.score)
+
+
+def trace(g: Builder, nodes: Sequence[gs.Node], source: Value, score: Value) -> Trace:
+    """Find the nodes through which `score` depends on `source`.
+
+    Raises: UnsupportedModel if it does not depend on it.
+    """
+    varying = _varying(nodes, source.name)
+    if score.name not in varying:
+        raise UnsupportedModel(
+            f"the score {score.name!r} does not depend on {source.name!r} by anything that has a derivative.\n"
+            "  There is nothing to explain with respect to it: choose another input, layer or output."
+        )
+    needed = {score.name}
+    path: list[Site] = []
+    for node in reversed(nodes):
+        if any(t.name in needed and t.name in varying for t in node.outputs) and source.name not in (
+            t.name for t in node.outputs
+        ):
+            needed.update(t.name for t in node.inputs)
+            path.append(site_of(g, node))
+    return Trace(source, score, tuple(reversed(path)), frozenset(varying))
+
+
+def site_of(g: Builder, node: gs.Node) -> Site:
+    """The site of a node of the graph."""
+    entry = VJP.get(node.op) if not node.domain else None
+    operands = tuple(None if t.is_empty() else g.wrap(t) for t in node.inputs)
+    return Site(
+        node,
+        operands,
+        tuple(g.wrap(t) for t in node.outputs if not t.is_empty()),
+        entry.operands(len(operands)) if entry else (0,),
+        entry.rule if entry else _no_rule,
+        differentiable=entry is not None,
+    )
+
+
+def _varying(nodes: Sequence[gs.Node], source: str) -> set[str]:
+    varying = {source}
+    for node in nodes:
+        if node.op in NONDIFFERENTIABLE or not any(t.name in varying for t in node.inputs):
+            continue
+        varying.update(t.name for t in node.outputs if not t.is_empty() and _is_real(t))
+    return varying
+
+
+def _is_real(tensor: gs.Tensor) -> bool:
+    if tensor.dtype is None or isinstance(tensor.dtype, int):
+        return True
+    return bool(np.issubdtype(np.dtype(tensor.dtype), np.floating))
+
+
+def _no_rule(g: Builder, s: Site, dy: Value) -> tuple[Value | None, ...]:
+    raise UnsupportedOp(f"there is no derivative for {s.op!r} (node {s.name!r}, opset {g.opset}).")
