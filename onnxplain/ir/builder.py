@@ -219,8 +219,9 @@ class Builder(Emitter):
         steps: Sequence[int] | None = None,
     ) -> Value:
         """x[start:end:step] along each of the axes; nothing where the whole axis is meant."""
-        if not isinstance(starts, Value) and not isinstance(ends, Value) and steps is None:
-            if all(s == 0 and (e == _END or e == x.shape[a]) for s, e, a in zip(starts, ends, axes, strict=True)):
+        if steps is None and not isinstance(starts, Value) and not isinstance(ends, Value):
+            whole = [s == 0 and e in (_END, x.shape[a]) for s, e, a in zip(starts, ends, axes, strict=True)]
+            if all(whole):
                 return x
         vectors = [v if isinstance(v, Value) else self.ints(v) for v in (starts, ends, axes)]
         return self.op("Slice", x, *vectors, None if steps is None else self.ints(steps))

@@ -1,8 +1,8 @@
 """Emitting nodes: names, constants, types, sharing and folding, so that rules state only mathematics.
 
-Every emitted node gets its dtype and shape from ONNX's own inference. Equal expressions are emitted once: a mask used by
-two consumers, or by two methods compiled into one graph, is one node. What depends on small constants alone is computed
-here and now.
+Every emitted node gets its dtype and shape from ONNX's own inference. Equal expressions are emitted once: a mask used
+by two consumers, or by two methods compiled into one graph, is one node. What depends on small constants alone is
+computed here and now.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -11,11 +11,10 @@ import onnx_graphsurgeon as gs
 if TYPE_CHECKING:
     from onnxplain.ir.builder import Builder
 
-Dim = Union[int, str, None]
+Dim: TypeAlias = int | str | None
 """A size: known, symbolic (the model's own name for it), or unknown."""
 
-Scalar = Union[int, float]
-Operand = Union["Value", int, float]
+Operand: TypeAlias = "Value | int | float"
 
 
 @dataclass(frozen=True, eq=False)

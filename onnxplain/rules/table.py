@@ -50,7 +50,7 @@ BROADCASTING = frozenset(
         "Mod",
     }
 )
-"""Operators that stretch an operand: what a rule returns for it may have the output's shape, and the walk sums it back."""
+"""Operators that stretch an operand: what a rule returns for it may have the output's shape; the walk sums it back."""
 
 NONDIFFERENTIABLE = frozenset(
     {

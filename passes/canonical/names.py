@@ -26,4 +26,5 @@ class NameNodes(Pass[Source]):
 
     def ensures(self, source: Source) -> None:
         names = [node.name for node in source.proto.graph.node]
-        assert all(names) and len(set(names)) == len(names)
+        assert all(names), "a node has no name"
+        assert len(set(names)) == len(names), "two nodes share a name"
