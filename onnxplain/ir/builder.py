@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import reduce as fold
 
 import numpy as np
+import onnx_graphsurgeon as gs
 from onnx.helper import np_dtype_to_tensor_dtype
 
 from onnxplain.ir.emitter import Emitter
@@ -235,6 +236,32 @@ class Builder(Emitter):
 
     def gather(self, x: Value, indices: Value, axis: int) -> Value:
         return self.op("Gather", x, indices, axis=axis)
+
+    # -- control flow ------------------------------------------------------------------------------------------------
+
+    def copy(self, node: gs.Node, operands: Sequence[Value | None]) -> tuple[Value, ...]:
+        """The same operator on other operands."""
+        return self.ops(node.op, *operands, outputs=len(node.outputs), domain=node.domain, **node.attrs)
+
+    def repeat(
+        self, times: int, first: Sequence[Value], step: Callable[[Value, list[Value]], list[Value]]
+    ) -> list[Value]:
+        """A Loop: `step(i, state)` returns the next state, `times` times; i is an int64 scalar.
+
+        Returns: the last state.
+        """
+        names = [self._unique(f"{self._scope}/Loop/{role}") for role in ("i", "go", *("state" for _ in first))]
+        counter = gs.Variable(names[0], np.dtype(np.int64), [])
+        go = gs.Variable(names[1], np.dtype(np.bool_), [])
+        state = [gs.Variable(n, v.tensor.dtype, v.tensor.shape) for n, v in zip(names[2:], first, strict=True)]
+        with self.body() as nodes:
+            results = step(self.wrap(counter), [self.wrap(t) for t in state])
+            outputs = [self.publish(v, self._unique(f"{v.name}/next")).tensor for v in (self.wrap(go), *results)]
+        body = gs.Graph(nodes, [counter, go, *state], outputs, name=f"{self._scope}/body", opset=self.opset)
+        last = [gs.Variable(self._unique(f"{self._scope}/Loop"), v.tensor.dtype, v.tensor.shape) for v in results]
+        operands = [self.constant(np.int64(times)), self.constant(np.bool_(True)), *first]
+        self._nodes.append(gs.Node("Loop", last[0].name, {"body": body}, [v.tensor for v in operands], last))
+        return [self.wrap(t) for t in last]
 
     # -- broadcasting -----------------------------------------------------------------------------------------------
 

@@ -36,6 +36,7 @@ class Emitter:
         self.graph = model.graph
         self.opset = int(model.graph.opset)
         self._scope = PREFIX
+        self._nodes: list[gs.Node] = self.graph.nodes
         self._constants: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
         self._emitted: dict[object, tuple[gs.Tensor, ...]] = {}
         self._taken = {node.name for node in self.graph.nodes}
@@ -57,6 +58,19 @@ class Emitter:
             yield
         finally:
             self._scope = before
+
+    @contextmanager
+    def body(self) -> Iterator[list[gs.Node]]:
+        """Nodes emitted inside go to a list of their own, the body of a loop; outside, they do not exist.
+
+        What is there already may be used inside.
+        """
+        nodes, emitted = self._nodes, dict(self._emitted)
+        self._nodes = []
+        try:
+            yield self._nodes
+        finally:
+            self._nodes, self._emitted = nodes, emitted
 
     def constant(self, value: Array | np.generic | Sequence[int] | float, dtype: Any = None) -> Value:
         """A constant; equal ones are one tensor."""
@@ -109,7 +123,7 @@ class Emitter:
             [gs.Variable(name, value.tensor.dtype, value.tensor.shape)],
         )
         self._taken.add(name)
-        self.graph.nodes.append(node)
+        self._nodes.append(node)
         return self.wrap(node.outputs[0])
 
     def _emit(
@@ -126,7 +140,7 @@ class Emitter:
         types = infer(node, self.opset, self.model.weights.array, proto)
         for output in node.outputs:
             output.dtype, output.shape = types.get(output.name, (None, None))
-        self.graph.nodes.append(node)
+        self._nodes.append(node)
         return tuple(node.outputs)
 
     def _fold(self, proto: NodeProto, operands: Sequence[gs.Tensor]) -> list[Array] | None:

@@ -14,6 +14,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
 from onnxplain.errors import OnnxplainError, UsageError
+from onnxplain.ir.emitter import PREFIX
 from onnxplain.ir.model import Model
 
 IR_VERSION = 10
@@ -91,7 +92,25 @@ def _exported(model: Model) -> onnx.ModelProto:
     for output, declared in zip(proto.graph.output, model.outputs, strict=False):
         output.CopyFrom(declared)
     model.notes.put_back(proto)
+    _hoist(proto.graph)
     return proto
+
+
+def _hoist(graph: onnx.GraphProto) -> None:
+    """Constants of the loop bodies made here become the main graph's, where they are stored once.
+
+    graphsurgeon writes a constant into each graph that reads it, and notes the types of outer tensors in bodies, where
+    they do not belong. Bodies that the model brought are left alone: equal names in two of them may differ in value.
+    """
+    known = {tensor.name for tensor in graph.initializer}
+    attributes = [a for node in graph.node for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+    for body in [a.g for a in attributes if a.g.name.startswith(PREFIX)]:
+        for tensor in body.initializer:
+            if tensor.name not in known:
+                known.add(tensor.name)
+                graph.initializer.add().CopyFrom(tensor)
+        del body.initializer[:]
+        del body.value_info[:]
 
 
 def _bytes(model: Model, tensor: TensorProto) -> int:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from onnxplain.errors import UsageError, nearest
-from onnxplain.methods import gradient
+from onnxplain.methods import activation, gradient
 from onnxplain.methods.method import Method
 
-REGISTRY: dict[str, Method] = {method.name: method for method in (*gradient.METHODS,)}
+REGISTRY: dict[str, Method] = {method.name: method for method in (*gradient.METHODS, *activation.METHODS)}
 
 
 def named(name: str) -> Method:

@@ -8,22 +8,52 @@ from __future__ import annotations
 import numpy as np
 
 from onnxplain.ir.builder import Builder
-from onnxplain.ir.layout import Layout
 from onnxplain.ir.value import Value
+from onnxplain.methods.study import Study
 
 
-def magnitude(g: Builder, attribution: Value, layout: Layout) -> Value:
+def magnitude(study: Study, attribution: Value) -> Value:
     """The largest magnitude over channels (survey eq. 5, 6), over its maximum."""
+    g, channel = study.g, study.layout.channel
     size = abs(attribution)
-    if layout.channel is not None:
-        size = g.max(size, [layout.channel], keepdims=False)
-    return _over_maximum(g, size)
+    return _over_maximum(g, size if channel is None else g.max(size, [channel], keepdims=False))
 
 
-def positive(g: Builder, attribution: Value, layout: Layout) -> Value:
+def positive(study: Study, attribution: Value) -> Value:
     """The positive part of the sum over channels, over its maximum."""
-    total = attribution if layout.channel is None else g.sum(attribution, [layout.channel], keepdims=False)
+    g, channel = study.g, study.layout.channel
+    total = attribution if channel is None else g.sum(attribution, [channel], keepdims=False)
     return _over_maximum(g, g.relu(total))
+
+
+def activation(study: Study, attribution: Value) -> Value:
+    """A coarse map (N, *S) upsampled to the input, from its minimum to its maximum (survey eq. 10, 26)."""
+    g = study.g
+    fine = g.cast(upsampled(study, attribution), np.float32)
+    axes = range(1, fine.rank)
+    low, high = g.min(fine, axes), g.max(fine, axes)
+    return (fine - low) / g.where(high > low, high - low, 1)
+
+
+def upsampled(study: Study, coarse: Value, mode: str = "linear") -> Value:
+    """A coarse map (N, *S) at the input's spatial size, by interpolation.
+
+    mode: "linear" (pixel centres aligned, as torch's align_corners=False) or "nearest" (as torch's).
+    """
+    g = study.g
+    if coarse.rank - 1 != len(study.layout.spatial):
+        raise ValueError(f"a map of {coarse.rank - 1} dimensions cannot cover an input of {len(study.layout.spatial)}")
+    # Runtimes interpolate planes and volumes; a signal is a plane of one row.
+    planes = g.unsqueeze(coarse, [1, 2] if coarse.rank == 2 else [1])
+    leading = [g.shape(planes, 0, 2), *([g.ints([1])] if coarse.rank == 2 else [])]
+    sizes = g.concat([*leading, g.sizes(study.x, study.layout.spatial)], axis=0)
+    how = (
+        {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+        if mode == "linear"
+        else {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    )
+    fine = g.op("Resize", planes, None, None, sizes, **how)
+    return g.squeeze(fine, [1, 2] if coarse.rank == 2 else [1])
 
 
 def _over_maximum(g: Builder, size: Value) -> Value:

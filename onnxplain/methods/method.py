@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxplain.errors import UsageError, nearest
-from onnxplain.ir.builder import Builder
-from onnxplain.ir.layout import Layout
 from onnxplain.ir.value import Value
 from onnxplain.methods.study import Study
 from onnxplain.rules.composite import Composite
@@ -68,6 +66,7 @@ class Method:
 
     attribute:  emits the attribution for a study under settings.
     reduce:     how the attribution becomes a heatmap.
+    residual:   for methods that promise a sum: what is missing from it, (N,).
     composite:  the rules of its walk, for `plan`; None where nothing is propagated back.
     source:     paper and equations.
     """
@@ -76,7 +75,8 @@ class Method:
     summary: str
     source: str
     attribute: Callable[[Study, Settings], Value]
-    reduce: Callable[[Builder, Value, Layout], Value]
+    reduce: Callable[[Study, Value], Value]
+    residual: Callable[[Study, Settings, Value], Value] | None = None
     composite: Callable[[Settings], Composite] | None = None
     parameters: tuple[Parameter, ...] = ()
 
@@ -90,8 +90,19 @@ class Method:
 
     def explain(self, study: Study, settings: Settings) -> Explanation:
         """Emit attribution and heatmap."""
+        g, x = study.g, study.x
         attribution = self.attribute(study, settings)
-        return Explanation(attribution, self.reduce(study.g, attribution, study.layout))
+        heatmap = self.reduce(study, attribution)
+        return Explanation(
+            g.named(attribution, [x.shape[0], *attribution.shape[1:]]),
+            g.named(heatmap, [x.shape[0], *(x.shape[axis] for axis in study.layout.spatial)]),
+            None if self.residual is None else self.residual(study, settings, attribution),
+        )
+
+
+def at_least(low: float) -> Callable[[Any], str | None]:
+    """A check for numbers."""
+    return lambda value: None if value >= low else f"must be at least {low:g}"
 
 
 def _converted(kind: type, value: Any) -> Any:

@@ -9,6 +9,7 @@ from onnxplain.ir.layout import Layout
 from onnxplain.ir.model import Model
 from onnxplain.ir.value import Value
 from onnxplain.passes.explain.backward import walk
+from onnxplain.passes.explain.tap import find_tap
 from onnxplain.passes.explain.target import Target
 from onnxplain.passes.explain.trace import Trace
 from onnxplain.rules.composite import DERIVATIVE, Composite
@@ -38,6 +39,10 @@ class Study:
         """
         trace = self.trace if to is None else self.trace.since(to)
         return walk(self.g, trace, composite, self.seed)
+
+    def tap(self, layer: str = "") -> Value:
+        """The activations of a layer (N, C, *S): the one named, or the last convolution's."""
+        return find_tap(self.trace, layer)
 
     @property
     def seed(self) -> Value:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from onnxplain.ir.load import Source
 from onnxplain.ir.model import Model
 from onnxplain.passes.base import PassLog, run_passes
+from onnxplain.passes.canonical.batch import FreeBatch
 from onnxplain.passes.canonical.constants import FoldConstants, LiftConstants
 from onnxplain.passes.canonical.functions import InlineFunctions
 from onnxplain.passes.canonical.names import NameNodes
@@ -15,7 +16,15 @@ from onnxplain.passes.canonical.shapes import InferShapes
 from onnxplain.passes.optimise.dead_code import DropDeadCode
 
 ON_PROTO = (NameNodes(), InlineFunctions(), ConvertOpset(), NameNodes(), InferShapes())
-ON_GRAPH = (LiftConstants(), FoldConstants(), RefineShapes(), FoldConstants(), DropDeadCode(), ExplicitPads())
+ON_GRAPH = (
+    LiftConstants(),
+    FoldConstants(),
+    RefineShapes(),
+    FreeBatch(),
+    FoldConstants(),
+    DropDeadCode(),
+    ExplicitPads(),
+)
 
 
 def canonicalise(source: Source) -> tuple[Model, PassLog]:

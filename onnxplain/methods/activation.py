@@ -1,0 +1,154 @@
+"""Activation maps: a tap on the last convolution, weighted channel by channel.
+
+FEM needs no walk, Grad-CAM one that ends at the tap, CAM one through the linear layer alone.
+"""
+
+from __future__ import annotations
+
+from onnxplain.errors import UnsupportedModel
+from onnxplain.ir.site import Site
+from onnxplain.ir.value import Value
+from onnxplain.methods.heatmap import activation, magnitude, upsampled
+from onnxplain.methods.method import Method, Parameter, Settings, at_least
+from onnxplain.methods.study import Study
+from onnxplain.rules.composite import DERIVATIVE
+from onnxplain.rules.guided import GUIDED
+
+LAYER = Parameter("layer", str, "", "a node or tensor name, or a pattern; by default the last convolution's output")
+
+_POOLS = ("GlobalAveragePool", "ReduceMean", "AveragePool")
+_LINEAR = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Transpose", "Cast")
+
+
+def grad_cam(study: Study, settings: Settings) -> Value:
+    """Channels weighted by the mean of their gradient (eq. 9), summed and rectified (eq. 10)."""
+    g, tap = study.g, study.tap(settings["layer"])
+    weights = g.mean(study.walk(to=tap), tap.spatial)
+    return g.relu(g.sum(weights * tap, [1], keepdims=False))
+
+
+def guided_grad_cam(study: Study, settings: Settings) -> Value:
+    """Guided backpropagation times the Grad-CAM map at the input's size (sec. 4.6.1)."""
+    g = study.g
+    fine = upsampled(study, grad_cam(study, settings), settings["interpolation"])
+    channel = study.layout.channel
+    return study.walk(GUIDED) * (fine if channel is None else g.unsqueeze(fine, [channel]))
+
+
+def cam(study: Study, settings: Settings) -> Value:
+    """Channels weighted by the class's weights in the linear layer behind the global average pooling.
+
+    Those weights are the derivative of the score by the pooled features, since all between is linear.
+    """
+    g, (features, pooled) = study.g, _pooled_features(study)
+    weights = study.walk(to=pooled)
+    if weights.rank == 2:
+        weights = g.unsqueeze(weights, list(features.spatial))
+    return g.sum(weights * features, [1], keepdims=False)
+
+
+def fem(study: Study, settings: Settings) -> Value:
+    """Binary maps of what rises k standard deviations above its channel's mean, weighted by that mean (eq. 26).
+
+    The variant `pytorch-grad-cam` weights the activations themselves by the share of positions that rise, strictly,
+    above the threshold, and takes k = 2.
+    """
+    g, tap = study.g, study.tap(settings["layer"])
+    mean = g.mean(tap, tap.spatial)
+    centred = tap - mean
+    deviation = g.sqrt(g.mean(centred * centred, tap.spatial))
+    if settings["variant"] == "paper":
+        k = 1.0 if settings["k"] is None else settings["k"]
+        return g.sum(mean * g.mask(tap >= mean + k * deviation, tap), [1], keepdims=False)
+    k = 2.0 if settings["k"] is None else settings["k"]
+    share = g.mean(g.mask(tap > mean + k * deviation, tap), tap.spatial)
+    return g.sum(share * tap, [1], keepdims=False)
+
+
+def _pooled_features(study: Study) -> tuple[Value, Value]:
+    """The features before the global average pooling, and after it.
+
+    Raises: UnsupportedModel unless the network ends in global average pooling and one linear layer.
+    """
+    sites = study.trace.sites
+    pools = [i for i, site in enumerate(sites) if _is_global_pool(site)]
+    why = "it has no global average pooling before its last layer"
+    if pools:
+        behind = [site for site in sites[pools[-1] + 1 :] if site.op not in _LINEAR and not _adds_constant(study, site)]
+        if len(behind) <= 1 and all(_is_linear(study, site) for site in behind):
+            pool = sites[pools[-1]]
+            return pool[0], pool.y
+        why = f"behind its global average pooling {sites[pools[-1]].name!r} there is more than one linear layer"
+    raise UnsupportedModel(
+        f"cam needs a network that ends in global average pooling and one linear layer, and this one does not: {why}.\n"
+        "  Use grad-cam, which is the same where CAM applies and works everywhere else."
+    )
+
+
+def _is_global_pool(site: Site) -> bool:
+    if site.op not in _POOLS or site[0].rank < 3:
+        return False
+    return all(size == 1 for size in site.y.shape[2:])
+
+
+def _adds_constant(study: Study, site: Site) -> bool:
+    return site.op == "Add" and any(x.name not in study.trace.varying for x in site.operands)
+
+
+def _is_linear(study: Study, site: Site) -> bool:
+    return site.op in ("Gemm", "MatMul", "Conv") and all(x.name not in study.trace.varying for x in site.operands[1:])
+
+
+GRAD_CAM = Method(
+    name="grad-cam",
+    summary="the last convolution's channels, weighted by the mean of their gradient",
+    source="Selvaraju et al. 2017; survey eq. 9, 10",
+    attribute=grad_cam,
+    reduce=activation,
+    composite=lambda settings: DERIVATIVE,
+    parameters=(LAYER,),
+)
+
+GUIDED_GRAD_CAM = Method(
+    name="guided-grad-cam",
+    summary="guided backpropagation where Grad-CAM looks",
+    source="Selvaraju et al. 2017, sec. 3.2; survey sec. 4.6.1",
+    attribute=guided_grad_cam,
+    reduce=magnitude,
+    composite=lambda settings: GUIDED,
+    parameters=(
+        LAYER,
+        Parameter(
+            "interpolation", str, "linear", "how the coarse map is brought to the input's size", ("linear", "nearest")
+        ),
+    ),
+)
+
+CAM = Method(
+    name="cam",
+    summary="the last convolution's channels, weighted by the class's weights in the linear layer",
+    source="Zhou et al. 2016, eq. 2; survey sec. 4.6",
+    attribute=cam,
+    reduce=activation,
+)
+
+FEM = Method(
+    name="fem",
+    summary="what stands out in the last convolution's channels, whatever the class",
+    source="Fuad et al. 2020; survey eq. 26",
+    attribute=fem,
+    reduce=activation,
+    parameters=(
+        LAYER,
+        Parameter(
+            "k",
+            float,
+            None,
+            "standard deviations above the mean; 1 for the paper's form, 2 for the variant",
+            check=at_least(0),
+        ),
+        Parameter("variant", str, "paper", "which definition", ("paper", "pytorch-grad-cam")),
+    ),
+)
+
+METHODS = (CAM, GRAD_CAM, GUIDED_GRAD_CAM, FEM)

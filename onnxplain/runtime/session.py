@@ -1,0 +1,171 @@
+"""Sessions: a graph loaded into ONNX Runtime, on the execution provider that was asked for and no other.
+
+ONNX Runtime lists CUDA when it was compiled with it, not when the machine has it, and a session that cannot have CUDA
+silently runs on the CPU. So what a session really got is looked up afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import EncodeError
+
+from onnxplain.errors import BadModel, OnnxplainError, ProviderUnavailable, UsageError, nearest
+
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+CHOICES = {"cuda": CUDA, "cpu": CPU}
+"""Short names; "auto" is CUDA where a session really gets it, else the CPU."""
+
+_SILENT, _ERRORS, _WARNINGS = 4, 3, 2
+"""ONNX Runtime's severities of what it logs."""
+
+
+def runtime() -> Any:
+    """The onnxruntime module. Raises: OnnxplainError where it is not installed."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise OnnxplainError(
+            f"running a graph needs ONNX Runtime, which cannot be imported ({error}).\n"
+            '  pip install "onnxplain[cpu]", or "onnxplain[gpu]" for CUDA.'
+        ) from None
+    return onnxruntime
+
+
+def open_session(
+    model: str | Path | onnx.ModelProto,
+    providers: str | Sequence[str] | None = None,
+    *,
+    threads: int | None = None,
+    use_tf32: bool | None = None,
+    options: Any = None,
+) -> Any:
+    """Load a model into ONNX Runtime.
+
+    providers: "auto" (also None), "cuda", "cpu", or ONNX Runtime's own names in order of preference. Every one that
+               is named must be there.
+    threads:   for one operator on the CPU; ONNX Runtime's choice by default.
+    use_tf32:  whether CUDA may round float32 operands to TF32; ONNX Runtime's default, which is yes, if not said.
+    options:   an onnxruntime.SessionOptions to start from.
+
+    Returns: onnxruntime.InferenceSession.
+    Raises:  ProviderUnavailable, BadModel, or OnnxplainError without ONNX Runtime.
+    """
+    ort = runtime()
+    options = ort.SessionOptions() if options is None else options
+    if threads is not None:
+        if threads < 1:
+            raise UsageError(f"threads must be at least 1, not {threads}.")
+        options.intra_op_num_threads = threads
+    optional = providers is None or providers == "auto"
+    wanted = _wanted(ort, providers)
+    if CUDA in wanted:
+        _preload(ort)
+    settings = [{"use_tf32": str(int(use_tf32))} if n == CUDA and use_tf32 is not None else {} for n in wanted]
+    with _quiet(ort, options, _SILENT if optional else _ERRORS):
+        session = _create(ort, _source(model), options, wanted, settings)
+    got = session.get_providers()
+    missing = [name for name in wanted if name not in got]
+    if missing and not optional:
+        raise ProviderUnavailable(_fell_back(missing[0], got))
+    return session
+
+
+def provider_of(session: Any) -> str:
+    """The provider that comes first in a session, by its short name where it has one."""
+    first = str(session.get_providers()[0])
+    return next((short for short, name in CHOICES.items() if name == first), first)
+
+
+def _wanted(ort: Any, providers: str | Sequence[str] | None) -> list[str]:
+    """ONNX Runtime's names of what to ask for. Raises: UsageError or ProviderUnavailable."""
+    available = list(ort.get_available_providers())
+    if providers is None or providers == "auto":
+        return [name for name in (CUDA, CPU) if name in available]
+    names = [providers] if isinstance(providers, str) else list(providers)
+    if not names:
+        raise UsageError(f"no execution provider is named. {nearest('', ['auto', *CHOICES], kind='providers')}")
+    wanted = []
+    for name in names:
+        known = CHOICES.get(name, name)
+        if known not in ort.get_all_providers():
+            raise UsageError(
+                f"there is no execution provider {name!r}. {nearest(name, ['auto', *CHOICES], kind='providers')}"
+            )
+        if known not in available:
+            hint = '\n  pip uninstall onnxruntime, then pip install "onnxplain[gpu]".' if known == CUDA else ""
+            raise ProviderUnavailable(
+                f"{known} was asked for, and the installed ONNX Runtime {ort.__version__} was built without it: "
+                f"it has {', '.join(available)}.{hint}"
+            )
+        wanted.append(known)
+    return wanted if CPU in wanted else [*wanted, CPU]
+
+
+def _preload(ort: Any) -> None:
+    """Let ONNX Runtime find the CUDA libraries that pip installed; where that fails it prints instead of raising."""
+    if hasattr(ort, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
+
+
+@contextlib.contextmanager
+def _quiet(ort: Any, options: Any, severity: int) -> Iterator[None]:
+    """Hold back what ONNX Runtime says while a session is made: warnings about providers, prints about fallbacks."""
+    options.log_severity_level = max(int(options.log_severity_level), severity)
+    ort.set_default_logger_severity(severity)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        ort.set_default_logger_severity(_WARNINGS)
+
+
+def _create(ort: Any, source: str | bytes, options: Any, providers: list[str], settings: list[dict[str, str]]) -> Any:
+    try:
+        return ort.InferenceSession(source, sess_options=options, providers=providers, provider_options=settings)
+    except Exception as error:  # ONNX Runtime's errors have no common base but this one
+        name = Path(source).name if isinstance(source, str) else "the given ModelProto"
+        raise BadModel(
+            f"ONNX Runtime {ort.__version__} cannot load {name}: {reason(error)}\n"
+            "  Check the model with onnx.checker; it may need a newer ONNX Runtime."
+        ) from None
+
+
+def _source(model: str | Path | onnx.ModelProto) -> str | bytes:
+    if isinstance(model, onnx.ModelProto):
+        try:
+            return bytes(model.SerializeToString())
+        except (EncodeError, ValueError):
+            raise BadModel(
+                "the ModelProto is larger than 2 GB, which cannot be serialised.\n"
+                "  Save it with external data and pass the path instead."
+            ) from None
+    path = Path(model)
+    if not path.is_file():
+        what = f"{path} is a folder, not a model file" if path.is_dir() else f"there is no file {path}"
+        raise BadModel(f"{what}.\n  Check the path of the model.")
+    return str(path)
+
+
+def _fell_back(missing: str, got: Sequence[str]) -> str:
+    """What to say of a session that did not get the provider that was asked for."""
+    said = f"{missing} was asked for, and ONNX Runtime fell back to {', '.join(got)}"
+    if missing != CUDA:
+        return f"{said}.\n  What it logged above says which library is missing."
+    return (
+        f"{said}: there is no CUDA device, or its driver, CUDA or cuDNN cannot be loaded.\n"
+        '  pip install "onnxplain[gpu]" brings the libraries; without such a device use the provider "cpu" or "auto".'
+    )
+
+
+def reason(error: Exception) -> str:
+    """The first line of what ONNX Runtime says, without its error code and source positions."""
+    text = str(error).strip() or type(error).__name__
+    line = text.splitlines()[0]
+    return line.split(" : ")[-1].strip() or line
