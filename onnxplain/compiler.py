@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
 from onnxplain import interface
 from onnxplain.errors import UsageError, nearest
-from onnxplain.interface import Metadata, Names
+from onnxplain.interface import Metadata
 from onnxplain.ir.builder import Builder
-from onnxplain.ir.layout import Layout, layout_of
 from onnxplain.ir.load import load
 from onnxplain.ir.model import Model
 from onnxplain.ir.save import to_proto, write
@@ -22,40 +19,15 @@ from onnxplain.ir.value import Value
 from onnxplain.methods import named
 from onnxplain.methods.method import Explanation, Method
 from onnxplain.methods.study import Study
+from onnxplain.opening import Opened, Request, open_model, select
 from onnxplain.passes.base import run_passes
 from onnxplain.passes.canonical import canonicalise
-from onnxplain.passes.canonical.inputs import select_input
-from onnxplain.passes.canonical.scores import scores_of, select_output
-from onnxplain.passes.explain import target as targets
 from onnxplain.passes.explain.outputs import attach
 from onnxplain.passes.explain.target import Target
-from onnxplain.passes.explain.trace import Trace, trace
 from onnxplain.passes.optimise.dead_code import DropDeadCode
 from onnxplain.version import __version__
 
 ModelLike = str | Path | onnx.ModelProto
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to compile.
-
-    method:     one name, or several separated by commas.
-    target:     "top1", "topk:K", "input", or a class index.
-    input:      the input to explain, where the model has several.
-    output:     the output that holds the classes, where the model has several.
-    layout:     "auto", "channels-first" or "channels-last".
-    preprocess: how a picture becomes the input; kept in the metadata.
-    parameters: of the method.
-    """
-
-    method: str = "gradient"
-    target: str | int = "top1"
-    input: str | None = None
-    output: str | None = None
-    layout: str = "auto"
-    preprocess: Mapping[str, Any] | None = None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 def compile_model(model: ModelLike, method: str = "gradient", **options: Any) -> onnx.ModelProto:
@@ -111,49 +83,6 @@ def chosen_methods(names: str, parameters: Mapping[str, Any]) -> dict[Method, di
     return {methods[0]: methods[0].settings(parameters)}
 
 
-@dataclass
-class Opened:
-    """A canonical model with what is explained found in it: the input, the scores and what lies between."""
-
-    subject: Model
-    g: Builder
-    forward: Trace
-    logits: Value
-    layout: Layout
-    names: Names
-    inputs: dict[str, str]
-
-    @property
-    def x(self) -> Value:
-        return self.forward.source
-
-
-def open_model(subject: Model, request: Request) -> Opened:
-    """Find the input and the scores. Raises: UsageError or UnsupportedModel where the model is no such classifier."""
-    g = Builder(subject)
-    x = g.wrap(select_input(subject, request.input))
-    scores = g.wrap(scores_of(select_output(subject, request.output)))
-    forward = trace(g, list(subject.graph.nodes), x, scores)
-    logits = g.squeeze(scores, list(range(2, scores.rank)))
-    names = Names.beside(subject.graph.tensors())
-    return Opened(subject, g, forward, logits, layout_of(x.tensor, request.layout), names, {"input": x.name})
-
-
-def select(opened: Opened, target: str | int) -> list[Target]:
-    """The classes to explain: one, or the k best. Raises: UsageError."""
-    g, logits, asked = opened.g, opened.logits, str(target)
-    if asked == "top1":
-        return targets.top(g, logits)
-    if asked == "input":
-        role = interface.TARGET
-        opened.inputs[role] = opened.names.pick(role)
-        return [targets.given(g, logits, g.input(opened.inputs[role], np.dtype(np.int64), [logits.shape[0]]))]
-    kind, _, number = asked.rpartition(":")
-    if kind in ("", "topk") and number.isdecimal() and (not kind or int(number) > 0):
-        return targets.top(g, logits, int(number)) if kind else [targets.fixed(g, logits, int(number))]
-    raise UsageError(f"target {asked!r} is none of: top1, topk:K, input, or a class index from 0.")
-
-
 def explain(opened: Opened, chosen: Mapping[Method, Mapping[str, Any]], selected: Sequence[Target]) -> dict[str, Value]:
     """Emit every method for every class: the values to become outputs, by role."""
     g = opened.g
@@ -174,7 +103,8 @@ def explain(opened: Opened, chosen: Mapping[Method, Mapping[str, Any]], selected
 
 def _explain_one(opened: Opened, method: Method, settings: Mapping[str, Any], target: Target) -> Explanation:
     g = opened.g
-    explanation = method.explain(Study(g, opened.subject, opened.x, opened.forward, target, opened.layout), settings)
+    study = Study(g, opened.x, opened.forward, target, opened.layout, opened.run_time_input, opened.preprocess)
+    explanation = method.explain(study, settings)
     if target.poison is None:
         return explanation
     poison = target.poison
@@ -198,7 +128,12 @@ def finish(
     opened: Opened, request: Request, chosen: Mapping[Method, Mapping[str, Any]], outputs: dict[str, str]
 ) -> None:
     """Write down in the model what it is."""
-    parameters = {"target": str(request.target), "layout": opened.layout.name}
+    parameters = {
+        "target": str(request.target),
+        "layout": opened.layout.name,
+        "output": opened.output,
+        "classes": opened.logits.shape[1],
+    }
     metadata = Metadata(
         version=__version__,
         method=",".join(method.name for method in chosen),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from onnxplain.errors import UsageError, nearest
-from onnxplain.methods import activation, gradient
+from onnxplain.methods import activation, gradient, paths
 from onnxplain.methods.method import Method
 
-REGISTRY: dict[str, Method] = {method.name: method for method in (*gradient.METHODS, *activation.METHODS)}
+REGISTRY: dict[str, Method] = {
+    method.name: method for method in (*gradient.METHODS, *activation.METHODS, *paths.METHODS)
+}
 
 
 def named(name: str) -> Method:

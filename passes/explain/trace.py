@@ -22,6 +22,7 @@ class Trace:
     source:  the tensor that is explained: the input, or a tap.
     score:   the tensor the walk starts from, before any softmax.
     sites:   the nodes through which `score` depends on `source`, in topological order.
+    nodes:   every node between them, those included through which no derivative flows (shapes, indices).
     varying: names of the tensors that depend on `source` by a derivative, not only through shapes or indices.
     """
 
@@ -29,6 +30,7 @@ class Trace:
     score: Value
     sites: tuple[Site, ...]
     varying: frozenset[str]
+    nodes: tuple[gs.Node, ...]
 
     def since(self, tap: Value) -> Trace:
         """The part of the trace after a tensor. Raises: UnsupportedModel if the score does not depend on it."""
@@ -54,7 +56,7 @@ def trace(g: Builder, nodes: Sequence[gs.Node], source: Value, score: Value) -> 
         ):
             needed.update(t.name for t in node.inputs)
             path.append(site_of(g, node))
-    return Trace(source, score, tuple(reversed(path)), frozenset(varying))
+    return Trace(source, score, tuple(reversed(path)), frozenset(varying), _between(nodes, source.name, score.name))
 
 
 def site_of(g: Builder, node: gs.Node) -> Site:
@@ -69,6 +71,20 @@ def site_of(g: Builder, node: gs.Node) -> Site:
         entry.rule if entry else _no_rule,
         differentiable=entry is not None,
     )
+
+
+def _between(nodes: Sequence[gs.Node], source: str, score: str) -> tuple[gs.Node, ...]:
+    """Nodes that depend on the source in any way and on which the score depends in any way."""
+    after, before = {source}, {score}
+    for node in nodes:
+        if any(t.name in after for t in node.inputs):
+            after.update(t.name for t in node.outputs)
+    kept = []
+    for node in reversed(nodes):
+        if any(t.name in before for t in node.outputs) and any(t.name in after for t in node.inputs):
+            before.update(t.name for t in node.inputs)
+            kept.append(node)
+    return tuple(reversed(kept))
 
 
 def _varying(nodes: Sequence[gs.Node], source: str) -> set[str]:

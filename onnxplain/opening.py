@@ -1,0 +1,106 @@
+"""Opening a model: what is asked for, and the input, the scores and the classes found in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from onnxplain import interface
+from onnxplain.errors import UsageError
+from onnxplain.interface import Names
+from onnxplain.ir.builder import Builder
+from onnxplain.ir.layout import Layout, layout_of
+from onnxplain.ir.model import Model
+from onnxplain.ir.value import Dim, Value
+from onnxplain.passes.canonical.inputs import select_input
+from onnxplain.passes.canonical.scores import scores_of, select_output
+from onnxplain.passes.explain import target as targets
+from onnxplain.passes.explain.target import Target
+from onnxplain.passes.explain.trace import Trace, trace
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to compile.
+
+    method:     one name, or several separated by commas.
+    target:     "top1", "topk:K", "input", or a class index.
+    input:      the input to explain, where the model has several.
+    output:     the output that holds the classes, where the model has several.
+    layout:     "auto", "channels-first" or "channels-last".
+    preprocess: how a picture becomes the input; kept in the metadata.
+    parameters: of the method.
+    """
+
+    method: str = "gradient"
+    target: str | int = "top1"
+    input: str | None = None
+    output: str | None = None
+    layout: str = "auto"
+    preprocess: Mapping[str, Any] | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Opened:
+    """A canonical model with what is explained found in it: the input, the scores and what lies between."""
+
+    subject: Model
+    g: Builder
+    forward: Trace
+    logits: Value
+    layout: Layout
+    names: Names
+    inputs: dict[str, str]
+    output: str
+    preprocess: Mapping[str, Any] | None
+
+    @property
+    def x(self) -> Value:
+        return self.forward.source
+
+    def run_time_input(self, role: str, dtype: np.dtype[np.generic], shape: Sequence[Dim]) -> Value:
+        """The input of that role beside the model's own, made when it is first asked for."""
+        if role not in self.inputs:
+            self.inputs[role] = self.names.pick(role)
+            return self.g.input(self.inputs[role], dtype, shape)
+        return self.g.wrap(next(t for t in self.subject.graph.inputs if t.name == self.inputs[role]))
+
+
+def open_model(subject: Model, request: Request) -> Opened:
+    """Find the input and the scores. Raises: UsageError or UnsupportedModel where the model is no such classifier."""
+    g = Builder(subject)
+    x = g.wrap(select_input(subject, request.input))
+    output = select_output(subject, request.output)
+    scores = g.wrap(scores_of(output))
+    forward = trace(g, list(subject.graph.nodes), x, scores)
+    logits = g.squeeze(scores, list(range(2, scores.rank)))
+    names = Names.beside(subject.graph.tensors())
+    return Opened(
+        subject,
+        g,
+        forward,
+        logits,
+        layout_of(x.tensor, request.layout),
+        names,
+        {"input": x.name},
+        output.name,
+        request.preprocess,
+    )
+
+
+def select(opened: Opened, target: str | int) -> list[Target]:
+    """The classes to explain: one, or the k best. Raises: UsageError."""
+    g, logits, asked = opened.g, opened.logits, str(target)
+    if asked == "top1":
+        return targets.top(g, logits)
+    if asked == "input":
+        classes = opened.run_time_input(interface.TARGET, np.dtype(np.int64), [logits.shape[0]])
+        return [targets.given(g, logits, classes)]
+    kind, _, number = asked.rpartition(":")
+    if kind in ("", "topk") and number.isdecimal() and (not kind or int(number) > 0):
+        return targets.top(g, logits, int(number)) if kind else [targets.fixed(g, logits, int(number))]
+    raise UsageError(f"target {asked!r} is none of: top1, topk:K, input, or a class index from 0.")

@@ -1,0 +1,106 @@
+"""Baselines: the input that stands for "nothing there"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxplain.errors import UsageError
+from onnxplain.ir.builder import Builder
+from onnxplain.ir.layout import Layout
+from onnxplain.ir.value import Value
+from onnxplain.ir.weights import Array
+
+NAMES = ("zeros", "black", "mean", "blur")
+
+
+def baseline_of(
+    g: Builder, x: Value, layout: Layout, asked: str, *, preprocess: Mapping[str, Any] | None, blur: float
+) -> Value:
+    """The baseline asked for, of batch 1 or N.
+
+    asked:      "zeros": 0 in the model's own input space; "black": pixel 0 in the model's normalisation; "mean": each
+                sample's own mean of every channel; "blur": each sample blurred; else a .npy file.
+    preprocess: the model's normalisation, which "black" needs.
+    blur:       standard deviation of the blur, in pixels.
+    Raises:     UsageError.
+    """
+    if asked == "mean":
+        return g.expand_like(g.mean(x, layout.spatial), x)
+    if asked == "blur":
+        return _blurred(g, x, layout, blur)
+    if asked in ("zeros", "black"):
+        level = np.zeros(1) if asked == "zeros" else _black(preprocess)
+        return _constant_colour(g, x, layout, level)
+    return g.constant(_from_file(Path(asked), x))
+
+
+def checked(array: Array, x: Value, where: str) -> Array:
+    """A baseline given as numbers, in the input's dtype with a batch of 1. Raises: UsageError."""
+    wanted = x.shape[1:]
+    if array.ndim == len(wanted):
+        array = array[None]
+    fits = array.ndim == len(wanted) + 1 and all(
+        not isinstance(want, int) or have == want for have, want in zip(array.shape[1:], wanted, strict=False)
+    )
+    if not fits or array.shape[0] != 1:
+        raise UsageError(f"{where} has shape {array.shape}, and one input of shape {(1, *wanted)} is needed.")
+    if not np.issubdtype(array.dtype, np.number) or not np.isfinite(array).all():
+        raise UsageError(f"{where} holds NaN, infinity or no numbers at all ({array.dtype}).")
+    return array.astype(x.dtype)
+
+
+def _from_file(path: Path, x: Value) -> Array:
+    if path.suffix != ".npy":
+        known = ", ".join(NAMES)
+        raise UsageError(
+            f"baseline {str(path)!r} is none of: {known}, input, or a .npy file in the model's input space."
+        )
+    try:
+        array = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise UsageError(f"there is no baseline file {path}.") from None
+    except (OSError, ValueError, EOFError):
+        raise UsageError(f"baseline file {path} is not a NumPy array that can be read.") from None
+    return checked(array, x, f"baseline file {path.name}")
+
+
+def _black(preprocess: Mapping[str, Any] | None) -> Array:
+    if preprocess is None:
+        raise UsageError(
+            "the baseline 'black' is pixel 0 in the model's own normalisation, which is not known.\n"
+            "  Say it with --preprocess (or preprocess=...), or choose 'zeros'."
+        )
+    mean, std = (np.atleast_1d(np.asarray(preprocess[name], np.float64)) for name in ("mean", "std"))
+    return -mean / std
+
+
+def _constant_colour(g: Builder, x: Value, layout: Layout, level: Array) -> Value:
+    """One number for each channel, everywhere, with batch 1."""
+    sizes = [1] * x.rank
+    if level.size > 1 and layout.channel is not None:
+        sizes[layout.channel] = level.size
+    colour = g.constant(level.astype(x.dtype).reshape(sizes))
+    if all(isinstance(d, int) for d in x.shape[1:]):
+        return g.op("Expand", colour, g.ints([1, *(int(d) for d in x.shape[1:] if isinstance(d, int))]))
+    return g.op("Expand", colour, g.concat([g.ints([1]), g.shape(x, 1)], axis=0))
+
+
+def _blurred(g: Builder, x: Value, layout: Layout, sigma: float) -> Value:
+    """A Gaussian along each spatial axis; at the border only what is inside counts."""
+    reach = max(int(3 * sigma), 1)
+    bell = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2).astype(x.dtype)
+    for axis in layout.spatial:
+        order = [a for a in range(x.rank) if a != axis] + [axis]
+        rows = g.transpose(x, order)
+        lines = g.reshape(rows, g.concat([g.ints([-1, 1]), g.sizes(rows, [rows.rank - 1])], axis=0))
+        kernel = g.constant(bell.reshape(1, 1, -1))
+        pads = [reach, reach]
+        total = g.op("Conv", lines, kernel, pads=pads)
+        inside = g.op("Conv", g.full_like(g.slice(lines, [0], [1], [0]), 1), kernel, pads=pads)
+        smooth = g.reshape(total / inside, g.target_shape(rows))
+        x = g.named(g.transpose(smooth, [int(a) for a in np.argsort(order)]), x.shape)
+    return x

@@ -1,0 +1,71 @@
+"""Twins: the forward pass once more on another input, sharing everything that does not depend on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnx.shape_inference import InferenceError
+
+from onnxplain.ir.builder import Builder
+from onnxplain.ir.value import Dim, Value
+from onnxplain.passes.explain.trace import Trace, trace
+
+
+@dataclass(frozen=True)
+class Twin:
+    """The forward pass on another input.
+
+    values: the twin of each tensor that depends on the input, by the original's name.
+    score:  the twin of the score tensor.
+    """
+
+    values: dict[str, Value]
+    score: Value
+    source: Value
+
+    def of(self, value: Value) -> Value:
+        """The twin of a tensor; the tensor itself where it does not depend on the input."""
+        return self.values.get(value.name, value)
+
+    def trace(self, original: Trace) -> Trace:
+        """The twin's own nodes as sites, for a walk."""
+        g = self.score.g
+        produced = [self.values[t.name] for node in original.nodes for t in node.outputs if t.name in self.values]
+        nodes = {value.tensor.inputs[0].name: value.tensor.inputs[0] for value in produced if value.tensor.inputs}
+        return trace(g, list(nodes.values()), self.source, self.score)
+
+
+def twin(g: Builder, original: Trace, x: Value, label: str) -> Twin:
+    """Emit the forward pass on x. Nodes are named `onnxplain/<label>/<forward node>/<op>`.
+
+    Shapes: x is like the original's source, with any batch size that the model takes.
+    """
+    values = {original.source.name: x}
+    for node in original.nodes:
+        if not any(t.name in values for t in node.inputs):
+            continue
+        operands = [None if t.is_empty() else values.get(t.name, g.wrap(t)) for t in node.inputs]
+        with g.scope(f"{label}/{node.name}"):
+            outputs = g.copy(node, operands)
+        for tensor, output in zip(node.outputs, outputs, strict=True):
+            values[tensor.name] = output
+    return Twin(values, values[original.score.name], x)
+
+
+def stacks(g: Builder, original: Trace, times: int) -> bool:
+    """Whether the model takes `times` batches at once, each sample by itself.
+
+    It is tried: the forward pass is emitted on such a batch and thrown away. A model with a symbolic batch is one that
+    its exporter says takes any; one with a fixed batch must come out with `times` as many rows of scores.
+    """
+    batch: Dim = original.source.shape[0]
+    if times == 1 or not isinstance(batch, int):
+        return True
+    with g.body():
+        try:
+            # A loop's body is thrown away whole, so the stand-in for the stacked input is too.
+            stand_in = g.concat([original.source] * times, axis=0)
+            score = twin(g, original, stand_in, "trial").score
+            return score.tensor.shape is not None and score.shape[0] == batch * times
+        except (InferenceError, ValueError):
+            return False
