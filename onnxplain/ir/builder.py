@@ -29,7 +29,7 @@ class Builder(Emitter):
     # -- elementwise ------------------------------------------------------------------------------------------------
 
     def binary(self, op_type: str, a: Operand, b: Operand) -> Value:
-        """An elementwise operator of two operands, one of which may be a Python number."""
+        """An elementwise operator of two operands, one of which may be a Python number; none where nothing changes."""
         if isinstance(b, Value) and not isinstance(a, Value):
             if op_type in ("Add", "Mul") and a == _NEUTRAL[op_type]:
                 return b
@@ -40,6 +40,8 @@ class Builder(Emitter):
             return self.op(op_type, a, self.constant(b, a.dtype))
         if not isinstance(a, Value) or not isinstance(b, Value):
             raise TypeError(f"{op_type} needs at least one Value")
+        if b.is_constant and set(b.shape) <= {1} and b.rank <= a.rank and self.values(b) == _NEUTRAL.get(op_type):
+            return a
         return self.op(op_type, a, b)
 
     def cast(self, x: Value, like: Value | np.dtype[np.generic] | type) -> Value:

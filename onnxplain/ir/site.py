@@ -8,14 +8,28 @@ from typing import Any
 
 import onnx_graphsurgeon as gs
 
+from onnxplain.errors import UnsupportedOp
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.value import Value
+from onnxplain.ir.weights import Array
 
 Rule = Callable[[Builder, "Site", Value], "tuple[Value | None, ...]"]
 """rule(g, site, dy): one value for each operand in `site.wrt`, None where nothing flows.
 
 dy is what arrived at the site's output: a cotangent, a relevance or a multiplier. For an operator with several outputs
 (Split) `site.arrived` holds one for each."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What sign analysis has proven of a site.
+
+    nonnegative: no element of the signal operand is negative.
+    rectified:   nothing arrives where the output is not positive.
+    """
+
+    nonnegative: bool = False
+    rectified: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +42,8 @@ class Site:
     differentiable: whether the derivative table knows the operator.
     ref:     the same node's twin on the baseline, for rules of differences (DeepLIFT).
     arrived: what arrived at each output, None where nothing did.
+    varying: whether each operand depends on the explained input.
+    facts:   what was proven of the operands and of what arrives.
     """
 
     node: gs.Node
@@ -38,6 +54,8 @@ class Site:
     differentiable: bool = True
     ref: Site | None = None
     arrived: tuple[Value | None, ...] = ()
+    varying: tuple[bool, ...] = ()
+    facts: Facts = Facts()
 
     @property
     def op(self) -> str:
@@ -70,6 +88,17 @@ class Site:
     def attr(self, name: str, default: Any = None) -> Any:
         """An attribute of the node."""
         return self.node.attrs.get(name, default)
+
+    def numbers(self, g: Builder, index: int) -> Array:
+        """Operand `index` in numbers. Raises: UnsupportedOp if it is computed at run time."""
+        value = self[index]
+        if not value.is_constant:
+            raise self.refused(f"whose operand {value.name!r} is computed at run time")
+        return g.values(value)
+
+    def refused(self, how: str) -> UnsupportedOp:
+        """The error to raise for a node of a form that has no rule; `how` says which form."""
+        return UnsupportedOp(f"there is no derivative for {self.op!r} (node {self.name!r}) {how}.")
 
     def vjp(self, g: Builder, dy: Value) -> tuple[Value | None, ...]:
         """The derivative of this operator: the vector-Jacobian product, one value for each operand in `wrt`."""

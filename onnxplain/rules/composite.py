@@ -1,50 +1,67 @@
-"""Composites: which rule applies at which node. First match wins, and the derivative is the floor."""
+"""Composites: which rule applies at which node. First match wins."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
 
+from onnxplain.ir.builder import Builder
 from onnxplain.ir.site import Rule, Site
+from onnxplain.ir.value import Value
 
 Where = Callable[[Site], bool]
+
+AtZero = Literal["zero", "inherits", "unknown"]
+"""What a rule gives an operand that is zero: nothing ("zero"), nothing if nothing arrived at an output that is zero
+("inherits"), or who knows."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a composite: where it applies, the rule, and what `plan` calls it."""
+    """One line of a composite.
+
+    where:   the sites it is for.
+    label:   what `plan` calls the rule.
+    at_zero: what sign analysis may conclude from it.
+    """
 
     where: Where
     rule: Rule
     label: str
+    at_zero: AtZero = "unknown"
 
 
 @dataclass(frozen=True)
 class Composite:
     """An ordered table of rules.
 
-    >>> Composite("guided", (Entry(op("Relu"), guided, "guided"),))
+    floor: the rule where no entry applies; None refuses such a site, for methods that the derivative would betray.
     """
 
     name: str
     entries: tuple[Entry, ...] = ()
+    floor: Entry | None = None
 
-    def rule_for(self, site: Site) -> Rule:
-        """The first rule whose place this is; the derivative where none is."""
-        entry = self._match(site)
-        return site.derivative if entry is None else entry.rule
+    def entry_for(self, site: Site) -> Entry | None:
+        """The first entry whose place this is, or the floor."""
+        return next((entry for entry in self.entries if entry.where(site)), self.floor)
 
     def covers(self, site: Site) -> bool:
-        """Whether an entry of the table applies to the site."""
-        return self._match(site) is not None
+        """Whether the site has a rule that works without asking for a derivative that does not exist."""
+        entry = self.entry_for(site)
+        return entry is not None and (entry is not DERIVATIVE.floor or site.differentiable)
 
     def label_for(self, site: Site) -> str:
         """What `plan` prints for the site."""
-        entry = self._match(site)
-        return "derivative" if entry is None else entry.label
+        entry = self.entry_for(site)
+        return "none" if entry is None or not self.covers(site) else entry.label
 
-    def _match(self, site: Site) -> Entry | None:
-        return next((entry for entry in self.entries if entry.where(site)), None)
+
+def everywhere(site: Site) -> bool:
+    """Any site."""
+    return True
 
 
 def op(*op_types: str) -> Where:
@@ -52,4 +69,14 @@ def op(*op_types: str) -> Where:
     return lambda site: site.op in op_types
 
 
-DERIVATIVE = Composite("derivative")
+def name(pattern: str) -> Where:
+    """Nodes whose name matches a pattern with * and ?."""
+    return lambda site: fnmatchcase(site.name, pattern)
+
+
+def _derivative(g: Builder, s: Site, dy: Value) -> tuple[Value | None, ...]:
+    return s.vjp(g, dy)
+
+
+FLOOR = Entry(everywhere, _derivative, "derivative")
+DERIVATIVE = Composite("gradient", floor=FLOOR)

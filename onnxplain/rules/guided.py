@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.site import Site
 from onnxplain.ir.value import Value
-from onnxplain.rules.composite import Composite, Entry, op
+from onnxplain.rules.composite import FLOOR, Composite, Entry
 
 
 def guided(g: Builder, s: Site, dy: Value) -> tuple[Value | None, ...]:
@@ -18,7 +20,13 @@ def deconvnet(g: Builder, s: Site, dy: Value) -> tuple[Value | None, ...]:
     return (g.relu(dy),)
 
 
-RECTIFIERS = ("Relu",)
+def rectifies(site: Site) -> bool:
+    """ReLU, and a Clip from zero (ReLU6, which exporters write so): what they let through is what is positive."""
+    if site.op == "Clip":
+        low = site.optional(1)
+        return low is not None and low.is_constant and not np.any(site.y.g.values(low))
+    return site.op == "Relu"
 
-GUIDED = Composite("guided-backprop", (Entry(op(*RECTIFIERS), guided, "guided"),))
-DECONVNET = Composite("deconvnet", (Entry(op(*RECTIFIERS), deconvnet, "rectify"),))
+
+GUIDED = Composite("guided-backprop", (Entry(rectifies, guided, "guided"),), FLOOR)
+DECONVNET = Composite("deconvnet", (Entry(rectifies, deconvnet, "rectify"),), FLOOR)

@@ -34,6 +34,11 @@ def thresholded_relu(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
     return (dy * g.mask(s[0] > s.attr("alpha", 1.0), dy),)
 
 
+@vjp("Shrink")
+def shrink(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return (dy * g.mask(abs(s[0]) > s.attr("lambd", 0.5), dy),)
+
+
 @vjp("Elu")
 def elu(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
     return (g.where(s[0] > 0, dy, dy * (s.y + s.attr("alpha", 1.0))),)

@@ -8,12 +8,20 @@ from onnxplain.ir.value import Value
 from onnxplain.rules.table import ALL, vjp
 
 
-@vjp("Identity", "Dropout")
+@vjp("Identity")
 def identity(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
     return (dy,)
 
 
-@vjp("Cast")
+@vjp("Dropout")
+def dropout(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    """Nothing is dropped at inference."""
+    if s.optional(2) is not None and s.numbers(g, 2).any():
+        raise s.refused("in training mode, where it is random")
+    return (dy,)
+
+
+@vjp("Cast", "CastLike")
 def cast(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
     return (g.cast(dy, s[0]),)
 
@@ -58,9 +66,49 @@ def cos(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
     return (-dy * g.op("Sin", s[0]),)
 
 
+@vjp("Tan")
+def tan(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return (dy * (1 + s.y * s.y),)
+
+
+@vjp("Asin")
+def asin(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return (dy / g.sqrt(1 - s[0] * s[0]),)
+
+
+@vjp("Acos")
+def acos(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return (-dy / g.sqrt(1 - s[0] * s[0]),)
+
+
 @vjp("Atan")
 def atan(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
     return (dy / (1 + s[0] * s[0]),)
+
+
+@vjp("Sinh")
+def sinh(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return (dy * g.op("Cosh", s[0]),)
+
+
+@vjp("Cosh")
+def cosh(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return (dy * g.op("Sinh", s[0]),)
+
+
+@vjp("Asinh")
+def asinh(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return (dy / g.sqrt(s[0] * s[0] + 1),)
+
+
+@vjp("Acosh")
+def acosh(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return (dy / g.sqrt(s[0] * s[0] - 1),)
+
+
+@vjp("Atanh")
+def atanh(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    return (dy / (1 - s[0] * s[0]),)
 
 
 @vjp("Add", wrt=(0, 1))
@@ -86,15 +134,13 @@ def div(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
 
 @vjp("Pow", wrt=(0, 1))
 def power(g: Builder, s: Site, dy: Value) -> tuple[Value | None, ...]:
-    """The exponent's derivative counts only where the base is positive, as in torch."""
-    x, p = s[0], s[1]
+    """p x^(p - 1), which is 0 for p = 0 whatever x is; y log x where the base is positive, as in torch."""
+    x, p = s[0], g.cast(s[1], s[0])
+    dx = dy * p * x ** (g.where(g.equal(p, 0), 1, p) - 1)
     if p.is_constant:
-        p = g.cast(p, x)
-        # x^(p-1) and not y/x, which is 0/0 at zero.
-        return dy * p * g.op("Pow", x, p - 1), None
-    real = g.cast(p, x)
+        return dx, None
     positive = x > 0
-    return dy * real * g.op("Pow", x, real - 1), dy * g.where(positive, s.y * g.log(g.where(positive, x, 1)), 0)
+    return dx, dy * g.where(positive, s.y * g.log(g.where(positive, x, 1)), 0)
 
 
 @vjp("Sum", wrt=ALL)
@@ -136,3 +182,10 @@ def where(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
 @vjp("Mod")
 def mod(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
     return (dy,)
+
+
+def signed_power(g: Builder, x: Value, p: float) -> Value:
+    """sign(x) |x|^p, the derivative of |x|^(p+1) / (p + 1)."""
+    if p == 1:
+        return x
+    return g.sign(x) if p == 0 else g.sign(x) * abs(x) ** p

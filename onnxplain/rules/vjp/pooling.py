@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.site import Site
 from onnxplain.ir.value import Value
 from onnxplain.rules.table import vjp
-from onnxplain.rules.vjp.linear import transposed
+from onnxplain.rules.vjp.elementwise import signed_power
+from onnxplain.rules.vjp.windows import Window, counts, spread
 
 
 @vjp("MaxPool")
@@ -34,51 +33,28 @@ def max_pool(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
 
 
 def _overlaps(s: Site) -> bool:
+    """Whether an element can lie under two windows."""
     kernel = s.attr("kernel_shape")
-    return any(k > stride for k, stride in zip(_extents(s), s.attr("strides", [1] * len(kernel)), strict=True))
-
-
-def _extents(s: Site) -> list[int]:
-    """How far each window reaches, holes of dilation included."""
-    kernel = s.attr("kernel_shape")
-    return [(k - 1) * d + 1 for k, d in zip(kernel, s.attr("dilations", [1] * len(kernel)), strict=True)]
+    every = zip(kernel, s.attr("dilations", [1] * len(kernel)), s.attr("strides", [1] * len(kernel)), strict=True)
+    return any((k - 1) * dilation + 1 > stride for k, dilation, stride in every)
 
 
 @vjp("AveragePool")
 def average_pool(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
     """Each window's share, spread by a transposed convolution with ones over every channel by itself."""
-    x = s[0]
-    kernel = list(s.attr("kernel_shape"))
-    n = len(kernel)
-    strides, dilations = s.attr("strides", [1] * n), s.attr("dilations", [1] * n)
-    pads = s.attr("pads", [0] * 2 * n)
-    share = dy * (1 / math.prod(kernel)) if _whole_windows(s) else dy / _window_sizes(g, s, dy)
-    ones = g.constant(np.ones([1, 1, *kernel], dy.dtype))
-    spread = transposed(
-        g, _planes(g, share), ones, _planes(g, x), strides=strides, dilations=dilations, pads=pads, group=1
-    )
-    return (g.reshape(spread, g.target_shape(x)),)
+    window, pads_too = Window.of(s), bool(s.attr("count_include_pad", 0))
+    whole = not s.attr("ceil_mode", 0) and (pads_too or not any(window.pads))
+    divisor = math.prod(window.kernel) if whole else counts(g, s, dy, window, pads_too=pads_too)
+    return (spread(g, dy / divisor, s[0], window),)
 
 
-def _planes(g: Builder, x: Value) -> Value:
-    """(N, C, *S) as (N C, 1, *S)."""
-    return g.reshape(x, g.concat([g.ints([-1, 1]), g.sizes(x, list(x.spatial))], axis=0))
-
-
-def _whole_windows(s: Site) -> bool:
-    """Whether every window divides by the whole kernel: nothing is padded, or padding counts."""
-    padded = any(s.attr("pads", [0]))
-    return not s.attr("ceil_mode", 0) and (not padded or bool(s.attr("count_include_pad", 0)))
-
-
-def _window_sizes(g: Builder, s: Site, dy: Value) -> Value:
-    """How many elements each window averages, as (1, 1, *T)."""
-    x = s[0]
-    ones = g.expand_like(g.constant(np.ones([1] * x.rank, dy.dtype)), x)
-    ones = g.slice(ones, [0, 0], [1, 1], [0, 1])
-    attrs = {k: v for k, v in s.node.attrs.items() if k != "count_include_pad"}
-    inside = g.op("AveragePool", ones, **{**attrs, "count_include_pad": 1})
-    return inside * float(math.prod(s.attr("kernel_shape")))
+@vjp("LpPool", "GlobalLpPool")
+def lp_pool(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    """y = (sum |x|^p)^(1/p), dx = sign(x) |x|^(p-1) * (sum over the windows that see x of dy y^(1-p)); 0 where y = 0."""
+    x, y, p = s[0], s.y, s.attr("p", 2)
+    share = dy if p == 1 else dy * g.mask(y > 0, dy) / g.where(y > 0, y, 1) ** (p - 1)
+    seen = share if s.op == "GlobalLpPool" else spread(g, share, x, Window.of(s))
+    return (seen * signed_power(g, x, p - 1),)
 
 
 @vjp("GlobalAveragePool")
