@@ -22,6 +22,7 @@ from onnxplain.methods.study import Study
 from onnxplain.opening import Opened, Request, open_model, select
 from onnxplain.passes.base import run_passes
 from onnxplain.passes.canonical import canonicalise
+from onnxplain.passes.explain.diagnostics import Ledger
 from onnxplain.passes.explain.outputs import attach
 from onnxplain.passes.explain.target import Target
 from onnxplain.passes.optimise.dead_code import DropDeadCode
@@ -55,11 +56,14 @@ def compile_file(model: ModelLike, output: str | Path, method: str = "gradient",
 def explained(model: ModelLike, request: Request) -> Model:
     """The pipeline itself."""
     chosen = chosen_methods(request.method, request.parameters)
-    subject, _ = canonicalise(load(model))
+    subject, log = canonicalise(load(model))
+    wanted = {each.name: each for method, settings in chosen.items() for each in method.passes(settings)}
+    run_passes(subject, wanted.values(), log)
     opened = open_model(subject, request)
     selected = select(opened, request.target)
-    outputs = explain(opened, chosen, selected)
-    finish(opened, request, chosen, attach(opened.g, opened.names, outputs))
+    ledger = Ledger(opened.g) if request.diagnostics else None
+    outputs = explain(opened, chosen, selected, ledger)
+    finish(opened, request, chosen, attach(opened.g, opened.names, outputs), ledger)
     run_passes(subject, [DropDeadCode()])
     return subject
 
@@ -83,13 +87,21 @@ def chosen_methods(names: str, parameters: Mapping[str, Any]) -> dict[Method, di
     return {methods[0]: methods[0].settings(parameters)}
 
 
-def explain(opened: Opened, chosen: Mapping[Method, Mapping[str, Any]], selected: Sequence[Target]) -> dict[str, Value]:
-    """Emit every method for every class: the values to become outputs, by role."""
+def explain(
+    opened: Opened,
+    chosen: Mapping[Method, Mapping[str, Any]],
+    selected: Sequence[Target],
+    ledger: Ledger | None = None,
+) -> dict[str, Value]:
+    """Emit every method for every class: the values to become outputs, by role.
+
+    Raises: UsageError if diagnostics are asked for where there is not one walk of relevance.
+    """
     g = opened.g
     maps: dict[str, dict[str, Value]] = {interface.ATTRIBUTION: {}, interface.HEATMAP: {}, interface.RESIDUAL: {}}
     for method, settings in chosen.items():
         suffix = f"_{method.name}" if len(chosen) > 1 else ""
-        each = [_explain_one(opened, method, settings, target) for target in selected]
+        each = [_explain_one(opened, method, settings, target, ledger) for target in selected]
         maps[interface.ATTRIBUTION][suffix] = _stacked(g, [e.attribution for e in each])
         maps[interface.HEATMAP][suffix] = _stacked(g, [e.heatmap for e in each])
         residuals = [e.residual for e in each if e.residual is not None]
@@ -97,13 +109,20 @@ def explain(opened: Opened, chosen: Mapping[Method, Mapping[str, Any]], selected
             maps[interface.RESIDUAL][suffix] = _stacked(g, residuals)
     maps[interface.CLASS] = {"": _stacked(g, [t.classes for t in selected])}
     maps[interface.SCORE] = {"": _stacked(g, [t.score for t in selected])}
+    if ledger is not None:
+        if len(chosen) > 1 or len(selected) > 1 or not ledger.rows:
+            raise UsageError("diagnostics are for one method that propagates relevance (lrp-*), and one class.")
+        maps[interface.DIAGNOSTICS] = {"": ledger.table()}
     order = (interface.ATTRIBUTION, interface.HEATMAP, interface.CLASS, interface.SCORE, interface.RESIDUAL)
+    order = (*order, interface.DIAGNOSTICS) if ledger is not None else order
     return {role + suffix: value for role in order for suffix, value in maps[role].items()}
 
 
-def _explain_one(opened: Opened, method: Method, settings: Mapping[str, Any], target: Target) -> Explanation:
+def _explain_one(
+    opened: Opened, method: Method, settings: Mapping[str, Any], target: Target, ledger: Ledger | None
+) -> Explanation:
     g = opened.g
-    study = Study(g, opened.x, opened.forward, target, opened.layout, opened.run_time_input, opened.preprocess)
+    study = Study(g, opened.x, opened.forward, target, opened.layout, opened.run_time_input, opened.preprocess, ledger)
     explanation = method.explain(study, settings)
     if target.poison is None:
         return explanation
@@ -125,7 +144,11 @@ def _stacked(g: Builder, values: Sequence[Value]) -> Value:
 
 
 def finish(
-    opened: Opened, request: Request, chosen: Mapping[Method, Mapping[str, Any]], outputs: dict[str, str]
+    opened: Opened,
+    request: Request,
+    chosen: Mapping[Method, Mapping[str, Any]],
+    outputs: dict[str, str],
+    ledger: Ledger | None = None,
 ) -> None:
     """Write down in the model what it is."""
     parameters = {
@@ -142,6 +165,7 @@ def finish(
         outputs=outputs,
         inputs=opened.inputs,
         preprocess=dict(request.preprocess) if request.preprocess is not None else None,
+        diagnostics=None if ledger is None else ledger.rows,
     )
     opened.subject.notes.model.update(metadata.entries())
 

@@ -45,6 +45,7 @@ class Metadata:
     outputs:    what each output is: {"attribution": <name>, "heatmap_grad-cam": <name>, ...}.
     parameters: of each method, with the target, the layout and the like.
     preprocess: how a picture becomes the input, or None where it was not said.
+    diagnostics: the rows of that output: (node, operator, rule), from the score to the input.
     """
 
     version: str
@@ -54,6 +55,7 @@ class Metadata:
     outputs: dict[str, str]
     inputs: dict[str, str]
     preprocess: dict[str, Any] | None = None
+    diagnostics: list[tuple[str, str, str]] | None = None
 
     def entries(self) -> dict[str, str]:
         """As ONNX metadata_props."""
@@ -67,6 +69,8 @@ class Metadata:
         }
         if self.preprocess is not None:
             entries["onnxplain.preprocess"] = json.dumps(self.preprocess, sort_keys=True)
+        if self.diagnostics is not None:
+            entries["onnxplain.diagnostics"] = json.dumps(self.diagnostics)
         return entries
 
     @staticmethod
@@ -82,4 +86,7 @@ class Metadata:
             outputs=json.loads(props["onnxplain.outputs"]),
             inputs=json.loads(props.get("onnxplain.inputs", "{}")),
             preprocess=json.loads(props["onnxplain.preprocess"]) if "onnxplain.preprocess" in props else None,
+            diagnostics=[tuple(row) for row in json.loads(props["onnxplain.diagnostics"])]
+            if "onnxplain.diagnostics" in props
+            else None,
         )

@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxplain import interface
 from onnxplain.errors import UsageError
-from onnxplain.interface import Names
+from onnxplain.interface import Metadata, Names
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.layout import Layout, layout_of
 from onnxplain.ir.model import Model
@@ -33,6 +33,7 @@ class Request:
     layout:     "auto", "channels-first" or "channels-last".
     preprocess: how a picture becomes the input; kept in the metadata.
     parameters: of the method.
+    diagnostics: whether a method of relevance also returns how much arrives at each node and is passed on.
     """
 
     method: str = "gradient"
@@ -42,6 +43,7 @@ class Request:
     layout: str = "auto"
     preprocess: Mapping[str, Any] | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    diagnostics: bool = False
 
 
 @dataclass
@@ -72,6 +74,12 @@ class Opened:
 
 def open_model(subject: Model, request: Request) -> Opened:
     """Find the input and the scores. Raises: UsageError or UnsupportedModel where the model is no such classifier."""
+    compiled = Metadata.read(subject.notes.model)
+    if compiled is not None:
+        raise UsageError(
+            f"{subject.name} is already compiled: it explains by {compiled.method}.\n"
+            "  Compile the model that it was made from."
+        )
     g = Builder(subject)
     x = g.wrap(select_input(subject, request.input))
     output = select_output(subject, request.output)

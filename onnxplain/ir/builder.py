@@ -102,9 +102,12 @@ class Builder(Emitter):
         return self.cast(condition, like)
 
     def stabilise(self, z: Value, eps: float) -> Value:
-        """z moved away from zero by eps, keeping its sign; zero counts as positive."""
+        """z moved away from zero by eps, keeping its sign; zero counts as positive.
+
+        For eps = 0 only zero itself moves, to one: nothing is shared there, and 0 / 1 is what is wanted for 0 / 0.
+        """
         if eps == 0:
-            return z
+            return z + self.mask(self.equal(z, 0), z)
         return z + self.where(z < 0, self.constant(-eps, z.dtype), eps)
 
     # -- reductions -------------------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from onnxplain.ir.builder import Builder
 from onnxplain.ir.value import Value
 from onnxplain.ir.weights import Array
 
+Bounds = Callable[[Value], tuple[Value, Value]]
+
 Rule = Callable[[Builder, "Site", Value], "tuple[Value | None, ...]"]
 """rule(g, site, dy): one value for each operand in `site.wrt`, None where nothing flows.
 
@@ -32,6 +34,20 @@ class Facts:
     rectified: bool = False
 
 
+@dataclass(frozen=True)
+class Role:
+    """What composites go by that a node does not show by itself.
+
+    first:  a layer with weights, no other between the input and it.
+    depth:  which share of the layers with weights comes before, from 0 to 1.
+    signal: for a product of two operands that depend on the input, the one that the other was computed from.
+    """
+
+    first: bool = False
+    depth: float = 0.0
+    signal: int | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Site:
     """A node with its operands and outputs as values.
@@ -43,7 +59,9 @@ class Site:
     ref:     the same node's twin on the baseline, for rules of differences (DeepLIFT).
     arrived: what arrived at each output, None where nothing did.
     varying: whether each operand depends on the explained input.
+    role:    its place among the others.
     facts:   what was proven of the operands and of what arrives.
+    bounds:  gives a tensor's value at the lowest and at the highest input, for rules that need them.
     """
 
     node: gs.Node
@@ -55,7 +73,9 @@ class Site:
     ref: Site | None = None
     arrived: tuple[Value | None, ...] = ()
     varying: tuple[bool, ...] = ()
+    role: Role = Role()
     facts: Facts = Facts()
+    bounds: Bounds | None = None
 
     @property
     def op(self) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,7 +20,7 @@ from onnx import TensorProto, numpy_helper
 
 from onnxplain.errors import BadModel
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 
 DETACH_ABOVE = 1024
 """Bytes. Smaller constants stay: shape inference reads them."""

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxplain.errors import UsageError, nearest
+from onnxplain.ir.model import Model
 from onnxplain.ir.value import Value
 from onnxplain.methods.study import Study
+from onnxplain.passes.base import Pass
 from onnxplain.rules.composite import Composite
 
 Settings = Mapping[str, Any]
@@ -68,6 +70,7 @@ class Method:
     reduce:     how the attribution becomes a heatmap.
     residual:   for methods that promise a sum: what is missing from it, (N,).
     composite:  the rules of its walk, for `plan`; None where nothing is propagated back.
+    passes:     rewrites of the forward graph that the method wants beforehand.
     source:     paper and equations.
     """
 
@@ -78,6 +81,7 @@ class Method:
     reduce: Callable[[Study, Value], Value]
     residual: Callable[[Study, Settings, Value], Value] | None = None
     composite: Callable[[Settings], Composite] | None = None
+    passes: Callable[[Settings], tuple[Pass[Model], ...]] = lambda settings: ()
     parameters: tuple[Parameter, ...] = ()
 
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:

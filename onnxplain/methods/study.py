@@ -14,10 +14,12 @@ from onnxplain.ir.layout import Layout
 from onnxplain.ir.value import Dim, Value
 from onnxplain.passes.explain.backward import walk
 from onnxplain.passes.explain.baseline import baseline_of
+from onnxplain.passes.explain.diagnostics import Ledger
 from onnxplain.passes.explain.tap import find_tap
 from onnxplain.passes.explain.target import Target
 from onnxplain.passes.explain.trace import Trace
-from onnxplain.passes.explain.twin import stacks, twin
+from onnxplain.passes.explain.twin import stacks, twin, value_at
+from onnxplain.passes.optimise import signs
 from onnxplain.rules.composite import DERIVATIVE, Composite
 
 
@@ -37,6 +39,7 @@ class Study:
     layout: of x.
     inputs: asks for run-time inputs beside the model's own.
     preprocess: how a picture becomes x, where it is known.
+    ledger: collects how much relevance arrives at each node, where that was asked for.
     """
 
     g: Builder
@@ -46,6 +49,7 @@ class Study:
     layout: Layout
     inputs: RunTimeInputs
     preprocess: Mapping[str, Any] | None = None
+    ledger: Ledger | None = None
 
     def walk(self, composite: Composite = DERIVATIVE, to: Value | None = None) -> Value:
         """Propagate the explained class's score back to the input, or to a tap, under a composite.
@@ -54,6 +58,39 @@ class Study:
         """
         trace = self.trace if to is None else self.trace.since(to)
         return walk(self.g, trace, composite, self.seed)
+
+    def propagate(
+        self,
+        composite: Composite,
+        start: Value,
+        *,
+        sign_analysis: bool = True,
+        bounds: tuple[Value, Value] | None = None,
+    ) -> Value:
+        """Propagate relevance from the scores back to the input.
+
+        start:  relevance in the shape of the score tensor.
+        bounds: the lowest and the highest input, of batch 1, for rules that need them.
+        """
+        g, trace = self.g, self.trace
+        facts = signs.facts(g, trace, composite, nonnegative_input=self.nonnegative) if sign_analysis else None
+
+        def bounds_of(x: Value) -> tuple[Value, Value]:
+            if bounds is None:
+                raise ValueError("a rule needs the input's bounds, and none are known")
+            low, high = (value_at(g, trace, x, each, "bound") for each in bounds)
+            return (low, high) if x.name == self.x.name else (g.minimum(low, high), g.maximum(low, high))
+
+        observe = None if self.ledger is None else self.ledger.watching(composite)
+        return walk(g, trace, composite, start, facts=facts, bounds=bounds_of, observe=observe)
+
+    @property
+    def nonnegative(self) -> bool:
+        """Whether the input is known to have no negative value: pixels that are only scaled."""
+        if self.preprocess is None:
+            return False
+        mean, std = (np.atleast_1d(np.asarray(self.preprocess[name], np.float64)) for name in ("mean", "std"))
+        return bool(np.all(-mean / std >= 0))
 
     def tap(self, layer: str = "") -> Value:
         """The activations of a layer (N, C, *S): the one named, or the last convolution's."""

@@ -24,7 +24,7 @@ def select_input(model: Model, name: str | None) -> gs.Tensor:
     chosen = model.graph.inputs[0] if name is None else inputs[name]
     if chosen.dtype is None or isinstance(chosen.dtype, int) or not np.issubdtype(np.dtype(chosen.dtype), np.floating):
         raise UnsupportedModel(
-            f"input {chosen.name!r} holds {chosen.dtype}, and an attribution needs real numbers.\n"
+            f"input {chosen.name!r} holds {_kind(chosen)}, and an attribution needs real numbers.\n"
             "  Export the model with a float input: do the conversion from integers before the graph."
         )
     if chosen.shape is None or len(chosen.shape) < 2:
@@ -32,3 +32,7 @@ def select_input(model: Model, name: str | None) -> gs.Tensor:
             f"input {chosen.name!r} has no batch axis: its shape is {chosen.shape}, and (N, ...) is needed."
         )
     return chosen
+
+
+def _kind(tensor: gs.Tensor) -> str:
+    return "strings" if tensor.dtype == np.dtype(object) else str(tensor.dtype)

@@ -1,4 +1,4 @@
-"""Explicit pads: auto_pad is worked out, so that no rule has to."""
+"""Explicit pads: auto_pad and output_shape are worked out, so that no rule has to."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _WINDOWED = ("Conv", "MaxPool", "AveragePool", "LpPool")
 
 
 class ExplicitPads(Pass[Model]):
-    """auto_pad becomes pads, and kernel_shape of a Conv is always stated.
+    """auto_pad, and a ConvTranspose's output_shape, become pads.
 
-    SAME_UPPER and SAME_LOWER need the input's sizes; where those are only known at run time the pass declines, and the
-    derivative of such a node is refused later.
+    Where they depend on sizes only known at run time the pass declines, and the derivative of such a node is refused
+    later.
     """
 
     def run(self, model: Model) -> Report:
@@ -22,32 +22,67 @@ class ExplicitPads(Pass[Model]):
         for node in model.graph.nodes:
             if node.op not in (*_WINDOWED, "ConvTranspose") or node.domain:
                 continue
-            auto = node.attrs.pop("auto_pad", "NOTSET")
-            if auto == "NOTSET":
+            auto = node.attrs.get("auto_pad", "NOTSET")
+            if auto == "NOTSET" and "output_shape" not in node.attrs:
+                node.attrs.pop("auto_pad", None)
                 continue
-            pads = _pads(node, auto) if node.op in _WINDOWED or auto == "VALID" else None
-            if pads is None:
-                node.attrs["auto_pad"] = auto
+            totals = _transposed(node, auto) if node.op == "ConvTranspose" else _windowed(node, auto)
+            if totals is None or min(totals) < 0:
                 refusals.append(Refusal(node.name, f"{auto} on {node.op} depends on sizes known only at run time"))
                 continue
-            node.attrs["pads"] = pads
+            small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
+            node.attrs["pads"] = [*small, *large] if auto == "SAME_UPPER" else [*large, *small]
+            node.attrs.pop("auto_pad", None)
+            node.attrs.pop("output_shape", None)
             changed += 1
         return Report(changed, tuple(refusals))
 
 
-def _pads(node: gs.Node, auto: str) -> list[int] | None:
-    kernel = node.attrs.get("kernel_shape") or list(node.inputs[1].shape)[2:]
-    n = len(kernel)
+def _windowed(node: gs.Node, auto: str) -> list[int] | None:
+    """How much to pad along each axis, so that there are as many windows as strides fit into the input."""
+    strides, reach = _strides(node), _reach(node)
     if auto == "VALID":
-        return [0] * 2 * n
-    shape = node.inputs[0].shape
-    sizes = list(shape)[2:] if shape is not None else []
-    if len(sizes) != n or not all(isinstance(size, int) for size in sizes):
+        return [0] * len(reach)
+    if all(stride == 1 for stride in strides):
+        return [r - 1 for r in reach]
+    sizes = _sizes(node)
+    if sizes is None:
         return None
-    strides, dilations = node.attrs.get("strides", [1] * n), node.attrs.get("dilations", [1] * n)
-    totals = [
-        max((-(-size // stride) - 1) * stride + (k - 1) * dilation + 1 - size, 0)
-        for size, stride, k, dilation in zip(sizes, strides, kernel, dilations, strict=True)
+    return [
+        max((-(-size // stride) - 1) * stride + r - size, 0)
+        for size, stride, r in zip(sizes, strides, reach, strict=True)
     ]
-    small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
-    return [*small, *large] if auto == "SAME_UPPER" else [*large, *small]
+
+
+def _transposed(node: gs.Node, auto: str) -> list[int] | None:
+    """How much to cut off along each axis, so that the output has the shape it is to have."""
+    strides, reach = _strides(node), _reach(node)
+    extra = node.attrs.get("output_padding", [0] * len(reach))
+    wanted, sizes = node.attrs.get("output_shape"), _sizes(node)
+    if wanted is None:
+        # VALID cuts nothing, SAME makes the output `stride` times the input.
+        return [0 if auto == "VALID" else e + r - s for e, r, s in zip(extra, reach, strides, strict=True)]
+    if sizes is None:
+        return None
+    every = zip(sizes, strides, extra, reach, wanted[-len(reach) :], strict=True)
+    return [stride * (size - 1) + e + r - want for size, stride, e, r, want in every]
+
+
+def _strides(node: gs.Node) -> list[int]:
+    return list(node.attrs.get("strides", [1] * len(_kernel(node))))
+
+
+def _kernel(node: gs.Node) -> list[int]:
+    return list(node.attrs.get("kernel_shape") or list(node.inputs[1].shape)[2:])
+
+
+def _reach(node: gs.Node) -> list[int]:
+    """How many elements lie under the window from end to end, holes of dilation included."""
+    kernel = _kernel(node)
+    return [(k - 1) * d + 1 for k, d in zip(kernel, node.attrs.get("dilations", [1] * len(kernel)), strict=True)]
+
+
+def _sizes(node: gs.Node) -> list[int] | None:
+    shape = node.inputs[0].shape
+    sizes = list(shape)[2:] if shape is not None else [None]
+    return sizes if all(isinstance(size, int) for size in sizes) else None

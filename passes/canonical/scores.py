@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import onnx
 import onnx_graphsurgeon as gs
 
-from onnxplain.errors import UnsupportedModel, UsageError, enumerated, nearest
+from onnxplain.errors import UnsupportedModel, UnsupportedOp, UsageError, enumerated, nearest
 from onnxplain.ir.model import Model
 
 _TO_PROBABILITY = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
@@ -39,12 +40,32 @@ def scores_of(output: gs.Tensor) -> gs.Tensor:
         if node.op in _TO_PROBABILITY:
             found = tensor
     shape = found.shape
+    if shape is None:
+        _refuse_unknown(found, output)
     if shape is None or len(shape) < 2 or any(size != 1 for size in shape[2:]):
         raise UnsupportedModel(
             f"output {output.name!r} is not a classifier's: its scores {found.name!r} have shape {_shape(found)}, "
             "and (N, classes) is needed.\n  Choose another output with --output, or export the classification head."
         )
     return found
+
+
+def _refuse_unknown(scores: gs.Tensor, output: gs.Tensor) -> None:
+    """Raises: UnsupportedOp naming the operator behind which nothing is known any more, if there is one."""
+    waiting, seen = [scores], {scores.name}
+    while waiting:
+        tensor = waiting.pop()
+        for node in tensor.inputs:
+            unknown = [t for t in node.inputs if t.shape is None and not t.is_empty()]
+            if not unknown and not onnx.defs.has(node.op, node.domain or ""):
+                domain = f" of domain {node.domain!r}" if node.domain else ""
+                raise UnsupportedOp(
+                    f"there is no rule for {node.op!r}{domain} (node {node.name!r}).\n"
+                    f"  It lies before output {output.name!r}; neither its derivative nor what it returns is known.\n"
+                    "  Export the model with standard ONNX operators."
+                )
+            waiting += [t for t in unknown if t.name not in seen]
+            seen.update(t.name for t in unknown)
 
 
 def _shape(tensor: gs.Tensor) -> str:

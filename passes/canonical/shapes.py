@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from onnx import shape_inference
+from onnx import ModelProto, NodeProto, helper, shape_inference
 
 from onnxplain.errors import BadModel
+from onnxplain.ir.infer import LIKE_FIRST
 from onnxplain.ir.load import Source
 from onnxplain.passes.base import Pass, Report
 
@@ -20,6 +21,7 @@ class InferShapes(Pass[Source]):
         del source.proto.graph.value_info[:]
         for output in source.proto.graph.output:
             output.type.tensor_type.ClearField("shape")
+        kept = _stand_in(source.proto)
         try:
             inferred = shape_inference.infer_shapes(source.proto, check_type=True, strict_mode=True, data_prop=True)
         except shape_inference.InferenceError as error:
@@ -28,7 +30,23 @@ class InferShapes(Pass[Source]):
                 "  ONNX's shape inference refuses it. Check the model with onnx.checker, or export it again."
             ) from None
         source.proto.CopyFrom(inferred)
+        for index, node in kept.items():
+            source.proto.graph.node[index].CopyFrom(node)
         return Report(len(inferred.graph.value_info))
+
+
+def _stand_in(proto: ModelProto) -> dict[int, NodeProto]:
+    """Put an Identity where ONNX's inference fails and the output is like the first operand.
+
+    Returns: the nodes as they were, by place.
+    """
+    kept = {}
+    for index, node in enumerate(proto.graph.node):
+        if node.op_type in LIKE_FIRST and not node.domain:
+            kept[index] = NodeProto()
+            kept[index].CopyFrom(node)
+            node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output[:1], node.name))
+    return kept
 
 
 def _first_reason(error: Exception) -> str:

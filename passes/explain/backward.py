@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from onnxplain.errors import UnsupportedOp, enumerated
 from onnxplain.ir.builder import Builder
-from onnxplain.ir.site import Facts, Site
+from onnxplain.ir.site import Bounds, Facts, Site
 from onnxplain.ir.value import Value
 from onnxplain.passes.explain.trace import Trace
 from onnxplain.passes.explain.twin import Twin
-from onnxplain.rules.composite import Composite
+from onnxplain.rules.composite import Composite, Entry
 from onnxplain.rules.table import BROADCASTING
 
 Observer = Callable[[Site, "tuple[Value | None, ...]", "tuple[Value | None, ...]"], None]
@@ -27,31 +27,33 @@ def walk(
     *,
     reference: Twin | None = None,
     facts: Mapping[str, Facts] | None = None,
+    bounds: Bounds | None = None,
     observe: Observer | None = None,
 ) -> Value:
     """Propagate `seed` from the trace's score back to its source under the rules of `composite`.
 
     reference: the forward pass on the baseline, which rules of differences find as `site.ref`.
     facts:     what was proven of each site's tensors, by the site's name.
+    bounds:    gives a tensor's value at the lowest and at the highest input.
+    observe:   is called after each site.
     Shapes:    seed has the score's shape; the result has the source's.
     Raises:    UnsupportedOp if the source reaches an operand for which the operator has no rule: what flows there would
                silently be lost.
     """
-    _refuse_blocked(trace, composite)
     arrived: dict[str, list[Value]] = defaultdict(list)
     arrived[trace.score.name].append(seed)
     for site in reversed(trace.sites):
         outputs = tuple(g.total(arrived.pop(y.name)) if y.name in arrived else None for y in site.ys)
-        entry = composite.entry_for(site)
-        if entry is None or all(value is None for value in outputs):
+        if all(value is None for value in outputs):
             continue
+        entry = _entry(trace, composite, site)
         with g.scope(site.name):
             seen = replace(
                 site,
                 arrived=outputs,
                 ref=None if reference is None else _reference(site, reference),
                 facts=(facts or {}).get(site.name, Facts()),
-                varying=tuple(x is not None and x.name in trace.varying for x in site.x),
+                bounds=bounds,
             )
             flows = entry.rule(g, seen, next(value for value in outputs if value is not None))
             kept = tuple(_shaped(g, site, i, flow, trace) for i, flow in zip(site.wrt, flows, strict=True))
@@ -82,26 +84,23 @@ def _reference(site: Site, reference: Twin) -> Site:
     )
 
 
-def _refuse_blocked(trace: Trace, composite: Composite) -> None:
-    """Name every node that the walk could not pass, before anything is emitted."""
-    stuck = [site for site in trace.sites if not composite.covers(site)]
-    lost = [
-        (s, x.name) for s in trace.sites for i, x in enumerate(s.x) if x and x.name in trace.varying and i not in s.wrt
-    ]
-    if not stuck and not lost:
-        return
+def _entry(trace: Trace, composite: Composite, site: Site) -> Entry:
+    """The rule of a site at which something has arrived; every node that lacks one is named."""
     where = f"between {trace.source.name!r} and the score {trace.score.name!r}"
-    if stuck:
-        first, others = stuck[0], stuck[1:]
-        also = f"\n  The same holds for {enumerated([f'{s.op} ({s.name})' for s in others])}." if others else ""
+    entry = composite.entry_for(site)
+    if entry is None or not composite.covers(site):
+        others = [f"{s.op} ({s.name})" for s in trace.sites if s.name != site.name and not composite.covers(s)]
+        also = f"\n  The same holds for {enumerated(others)}." if others else ""
         raise UnsupportedOp(
-            f"{composite.name} has no rule for {first.op!r} (node {first.name!r}).\n"
+            f"{composite.name} has no rule for {site.op!r} (node {site.name!r}).\n"
             f"  It lies {where}, so a rule is needed.{also}\n"
             "  Run `onnxplain plan` to see every node and its rule."
         )
-    site, operand = lost[0]
-    raise UnsupportedOp(
-        f"{composite.name} cannot pass {site.op!r} (node {site.name!r}): its operand {operand!r} depends on the input, "
-        f"and the operator is not differentiated by it.\n"
-        f"  It lies {where}; what flows there would be lost without a word, so the model is refused."
-    )
+    for index, x in enumerate(site.x):
+        if x is not None and x.name in trace.varying and index not in site.wrt:
+            raise UnsupportedOp(
+                f"{composite.name} cannot pass {site.op!r} (node {site.name!r}): its operand {x.name!r} depends on the "
+                "input, and the operator is not differentiated by it.\n"
+                f"  It lies {where}; what flows there would be lost without a word, so the model is refused."
+            )
+    return entry

@@ -34,7 +34,7 @@ def baseline_of(
         return _blurred(g, x, layout, blur)
     if asked in ("zeros", "black"):
         level = np.zeros(1) if asked == "zeros" else _black(preprocess)
-        return _constant_colour(g, x, layout, level)
+        return constant_colour(g, x, layout, level)
     return g.constant(_from_file(Path(asked), x))
 
 
@@ -78,7 +78,7 @@ def _black(preprocess: Mapping[str, Any] | None) -> Array:
     return -mean / std
 
 
-def _constant_colour(g: Builder, x: Value, layout: Layout, level: Array) -> Value:
+def constant_colour(g: Builder, x: Value, layout: Layout, level: Array) -> Value:
     """One number for each channel, everywhere, with batch 1."""
     sizes = [1] * x.rank
     if level.size > 1 and layout.channel is not None:

@@ -42,7 +42,7 @@ def fixed(g: Builder, logits: Value, index: int) -> Target:
     """One class for every sample. Raises: UsageError if the model has no such class."""
     count = logits.shape[1]
     if index < 0 or (isinstance(count, int) and index >= count):
-        known = f"its classes are 0 to {count - 1}" if isinstance(count, int) else "classes count from 0"
+        known = f"the model's classes are 0 to {count - 1}" if isinstance(count, int) else "classes count from 0"
         raise UsageError(f"class {index} is out of range: {known}.")
     samples = g.shape(logits, 0, 1)
     return _target(g, logits, g.op("ConstantOfShape", samples, value=np.array([index], np.int64)))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxplain.errors import UnsupportedModel, UnsupportedOp
+from onnxplain.errors import UnsupportedModel
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.site import Site
 from onnxplain.ir.value import Value
-from onnxplain.rules.table import NONDIFFERENTIABLE, VJP
+from onnxplain.passes.explain.roles import roles
+from onnxplain.rules.sites import site_of
+from onnxplain.rules.table import NONDIFFERENTIABLE
 
 
 @dataclass(frozen=True)
@@ -55,22 +57,11 @@ def trace(g: Builder, nodes: Sequence[gs.Node], source: Value, score: Value) -> 
             t.name for t in node.outputs
         ):
             needed.update(t.name for t in node.inputs)
-            path.append(site_of(g, node))
-    return Trace(source, score, tuple(reversed(path)), frozenset(varying), _between(nodes, source.name, score.name))
-
-
-def site_of(g: Builder, node: gs.Node) -> Site:
-    """The site of a node of the graph."""
-    entry = VJP.get(node.op) if not node.domain else None
-    operands = tuple(None if t.is_empty() else g.wrap(t) for t in node.inputs)
-    return Site(
-        node,
-        operands,
-        tuple(g.wrap(t) for t in node.outputs if not t.is_empty()),
-        entry.operands(len(operands)) if entry else (0,),
-        entry.rule if entry else _no_rule,
-        differentiable=entry is not None,
-    )
+            path.append(site_of(g, node, varying))
+    path.reverse()
+    found = roles(path)
+    sites = tuple(replace(site, role=found[site.name]) for site in path)
+    return Trace(source, score, sites, frozenset(varying), _between(nodes, source.name, score.name))
 
 
 def _between(nodes: Sequence[gs.Node], source: str, score: str) -> tuple[gs.Node, ...]:
@@ -100,7 +91,3 @@ def _is_real(tensor: gs.Tensor) -> bool:
     if tensor.dtype is None or isinstance(tensor.dtype, int):
         return True
     return bool(np.issubdtype(np.dtype(tensor.dtype), np.floating))
-
-
-def _no_rule(g: Builder, s: Site, dy: Value) -> tuple[Value | None, ...]:
-    raise UnsupportedOp(f"there is no derivative for {s.op!r} (node {s.name!r}, opset {g.opset}).")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnx.shape_inference import InferenceError
 
@@ -49,7 +49,18 @@ def twin(g: Builder, original: Trace, x: Value, label: str) -> Twin:
             outputs = g.copy(node, operands)
         for tensor, output in zip(node.outputs, outputs, strict=True):
             values[tensor.name] = output
-    return Twin(values, values[original.score.name], x)
+    return Twin(values, values.get(original.score.name, original.score), x)
+
+
+def value_at(g: Builder, original: Trace, value: Value, x: Value, label: str) -> Value:
+    """A tensor's value at another input; only what it takes is emitted."""
+    needed = {value.name}
+    nodes = []
+    for node in reversed(original.nodes):
+        if any(t.name in needed for t in node.outputs):
+            needed.update(t.name for t in node.inputs)
+            nodes.append(node)
+    return twin(g, replace(original, nodes=tuple(reversed(nodes)), score=value), x, label).score
 
 
 def stacks(g: Builder, original: Trace, times: int) -> bool:

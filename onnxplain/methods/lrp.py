@@ -1,0 +1,226 @@
+"""Layer-wise relevance propagation: single rules, composites, deep Taylor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from onnxplain.errors import UsageError
+from onnxplain.ir.site import Rule
+from onnxplain.ir.value import Value
+from onnxplain.methods.heatmap import positive
+from onnxplain.methods.method import Method, Parameter, Settings, at_least
+from onnxplain.methods.study import Study
+from onnxplain.passes.canonical.normalisation import FoldBatchNorm
+from onnxplain.passes.explain.baseline import constant_colour
+from onnxplain.rules.composite import Composite, Entry, op
+from onnxplain.rules.lrp import composites as tables
+from onnxplain.rules.lrp import custom
+from onnxplain.rules.lrp.affine import is_linear
+from onnxplain.rules.lrp.compat import CAPTUM_EPS, captum_alpha1_beta0, captum_gamma
+from onnxplain.rules.lrp.composites import Options
+from onnxplain.rules.lrp.layers import alpha_beta, epsilon, gamma, z_plus
+
+EPSILON = Parameter("epsilon", float, 1e-6, "of the epsilon rule", check=at_least(0))
+GAMMA = Parameter("gamma", float, 0.25, "how much more positive contributions count", check=at_least(0))
+ALPHA = Parameter("alpha", float, 2.0, "what positive contributions weigh; beta + 1")
+BETA = Parameter("beta", float, 1.0, "what negative contributions weigh")
+COMPAT = Parameter(
+    "compat",
+    str,
+    "none",
+    "conventions of another library",
+    ("none", "captum", "zennit", "innvestigate"),
+)
+BIAS = Parameter("bias", bool, True, "whether the bias takes part and absorbs relevance")
+COMMON = (
+    Parameter("stabiliser", float, 1e-6, "keeps other denominators than epsilon's from zero", check=at_least(0)),
+    Parameter("gate", str, "signal", "who takes the relevance of a product of two signals", ("signal", "share")),
+    Parameter("pool", str, "winner", "who takes the relevance of a max-pool", ("winner", "proportional")),
+    Parameter("sign_analysis", bool, True, "leave out terms that are proven to be zero; the result is the same"),
+)
+BOUNDS = (
+    Parameter("low", str, "auto", "the lowest input value: a number, one for each channel, or auto from --preprocess"),
+    Parameter("high", str, "auto", "the highest input value, likewise"),
+)
+
+Table = Callable[[Settings], Composite]
+Layer = Callable[[Settings], tuple[Rule, str]]
+Start = Callable[[Study], Value]
+
+
+def plain(study: Study) -> Value:
+    """The explained score, at its own place among the scores."""
+    return study.seed * study.trace.score
+
+
+def rectified(study: Study) -> Value:
+    """The explained score where it is positive: deep Taylor explains evidence for a class."""
+    return study.g.relu(plain(study))
+
+
+def relevance(table: Table, start: Start) -> Callable[[Study, Settings], Value]:
+    """The walk that starts with the explained score itself as relevance."""
+
+    def attribute(study: Study, settings: Settings) -> Value:
+        return study.propagate(
+            table(settings),
+            start(study),
+            sign_analysis=settings["sign_analysis"],
+            bounds=_bounds(study, settings) if "low" in settings and _needs_bounds(study, table(settings)) else None,
+        )
+
+    return attribute
+
+
+def _needs_bounds(study: Study, composite: Composite) -> bool:
+    entries = [composite.entry_for(site) for site in study.trace.sites]
+    return any(entry is not None and entry.label.startswith("box") for entry in entries)
+
+
+def _bounds(study: Study, settings: Settings) -> tuple[Value, Value]:
+    """The lowest and the highest input, of batch 1. Raises: UsageError if they are not known."""
+    return tuple(_bound(study, name, settings[name], pixel) for name, pixel in (("low", 0.0), ("high", 255.0)))  # type: ignore[return-value]
+
+
+def _bound(study: Study, name: str, asked: str, pixel: float) -> Value:
+    if asked == "auto":
+        if study.preprocess is None:
+            raise UsageError(
+                f"the box rule needs the {name}est input value, which is not known.\n"
+                f"  Say how pictures become the input (--preprocess), or give it: --set {name}=NUMBER."
+            )
+        scale, mean, std = (np.asarray(study.preprocess[key], np.float64) for key in ("scale", "mean", "std"))
+        level = np.atleast_1d((pixel * scale - mean) / std)
+    else:
+        try:
+            level = np.asarray([float(part) for part in str(asked).split(",")])
+        except ValueError:
+            raise UsageError(f"{name}={asked!r} is not a number, nor numbers separated by commas.") from None
+    channel = study.layout.channel
+    channels = study.x.shape[channel] if channel is not None else 1
+    if level.size not in (1, channels):
+        raise UsageError(f"{name} has {level.size} numbers, and the input has {channels} channels.")
+    return constant_colour(study.g, study.x, study.layout, level)
+
+
+def _missing(study: Study, settings: Settings, attribution: Value) -> Value:
+    """The explained score minus the sum of relevance: what bias and stabiliser absorbed."""
+    g = study.g
+    return study.target.score - g.sum(attribution, range(1, attribution.rank), keepdims=False)
+
+
+def _options(settings: Settings, norm: Entry | None = None) -> Options:
+    return Options(
+        eps=settings["stabiliser"],
+        share_gate=settings["gate"] == "share",
+        share_pool=settings["pool"] == "proportional",
+        norm=norm,
+    )
+
+
+def _single(
+    name: str, summary: str, source: str, layer: Callable[[Settings], tuple[Rule, str]], *own: Parameter
+) -> Method:
+    """One rule for every layer with weights; batch norm that stands alone shares as an affine layer does."""
+
+    def table(settings: Settings) -> Composite:
+        rule, label = layer(settings)
+        eps = CAPTUM_EPS if settings["compat"] == "captum" else settings["stabiliser"]
+        norm = Entry(op("BatchNormalization"), epsilon(eps), f"epsilon {eps:g}", "zero")
+        return tables.uniform(name, tables.layers(is_linear, rule, label), _options(settings, norm))
+
+    return _method(name, summary, source, table, *own, COMPAT)
+
+
+def _method(name: str, summary: str, source: str, table: Table, *own: Parameter, start: Start = plain) -> Method:
+    return Method(
+        name=name,
+        summary=summary,
+        source=source,
+        attribute=relevance(table, start),
+        reduce=positive,
+        residual=_missing,
+        composite=table,
+        passes=lambda settings: () if settings.get("compat") == "captum" else (FoldBatchNorm(),),
+        parameters=(*own, *COMMON),
+    )
+
+
+def _epsilon(settings: Settings) -> tuple[Rule, str]:
+    eps = settings["epsilon"]
+    return epsilon(eps, settings["bias"]), f"epsilon {eps:g}" + ("" if settings["bias"] else ", no bias")
+
+
+def _gamma(settings: Settings) -> tuple[Rule, str]:
+    value = settings["gamma"]
+    if settings["compat"] == "captum":
+        return captum_gamma(value), f"gamma {value:g} (captum)"
+    return gamma(value, settings["stabiliser"]), f"gamma {value:g}"
+
+
+def _alpha_beta(settings: Settings) -> tuple[Rule, str]:
+    alpha, beta = settings["alpha"], settings["beta"]
+    if beta < 0 or abs(alpha - beta - 1) > 1e-9:
+        raise UsageError(
+            f"alpha={alpha:g}, beta={beta:g}: relevance is conserved only for alpha = beta + 1 and beta >= 0."
+        )
+    if settings["compat"] == "captum":
+        if beta:
+            raise UsageError("compat=captum has alpha=1, beta=0 only, as Captum does.")
+        return captum_alpha1_beta0(), "alpha 1, beta 0 (captum)"
+    whole = settings["compat"] == "innvestigate"
+    rule = alpha_beta(alpha, beta, settings["stabiliser"], settings["bias"], whole_bias=whole)
+    return rule, f"alpha {alpha:g}, beta {beta:g}" + (", whole bias" if whole else "")
+
+
+def _z_plus(settings: Settings) -> tuple[Rule, str]:
+    if settings["compat"] == "captum":
+        return captum_alpha1_beta0(), "z+ (captum)"
+    bias = settings["bias"] and settings["compat"] != "innvestigate"
+    return z_plus(settings["stabiliser"], bias), "z+" + ("" if bias else ", no bias")
+
+
+def _custom(settings: Settings) -> Composite:
+    if not settings["composite"]:
+        raise UsageError(
+            "method lrp needs a composite: --composite FILE.toml. Other lrp-* methods have theirs built in."
+        )
+    return custom.read(Path(settings["composite"]), _options(settings))
+
+
+_BACH = "Bach et al. 2015"
+_ZENNIT = "composite as in Anders et al. 2021 (Zennit)"
+
+METHODS = (
+    _single("lrp-0", "shares by contribution, nothing added", f"{_BACH}; survey eq. 12",
+            lambda p: (epsilon(0, p["bias"]), "epsilon 0"), BIAS),
+    _single("lrp-eps", "shares by contribution, weak ones absorbed", f"{_BACH}, eq. 58; survey eq. 13",
+            _epsilon, EPSILON, BIAS),
+    _single("lrp-gamma", "favours what speaks for the class", "Montavon et al. 2019; survey eq. 14", _gamma, GAMMA),
+    _single("lrp-alphabeta", "positive and negative contributions apart", f"{_BACH}, eq. 60; survey eq. 15",
+            _alpha_beta, ALPHA, BETA, BIAS),
+    _single("lrp-zplus", "positive contributions alone", "Montavon et al. 2017, eq. 17", _z_plus, BIAS),
+    _method("lrp-epsilon-plus", "z+ in convolutions, epsilon in dense layers", _ZENNIT,
+            lambda p: tables.epsilon_plus(p["epsilon"], _options(p)), EPSILON),
+    _method("lrp-epsilon-plus-flat", "the same, flat in the first layer", _ZENNIT,
+            lambda p: tables.epsilon_plus_flat(p["epsilon"], _options(p)), EPSILON),
+    _method("lrp-epsilon-alpha2-beta1", "alpha 2, beta 1 in convolutions, epsilon in dense layers", _ZENNIT,
+            lambda p: tables.epsilon_alpha_beta(p["epsilon"], _options(p)), EPSILON),
+    _method("lrp-epsilon-alpha2-beta1-flat", "the same, flat in the first layer", _ZENNIT,
+            lambda p: tables.epsilon_alpha_beta_flat(p["epsilon"], _options(p)), EPSILON),
+    _method("lrp-epsilon-gamma-box", "box, then gamma in convolutions, epsilon in dense layers", _ZENNIT,
+            lambda p: tables.epsilon_gamma_box(p["epsilon"], p["gamma"], _options(p)), EPSILON, GAMMA, *BOUNDS),
+    _method("lrp-composite", "box, gamma, epsilon and LRP-0 from the input to the score", "Montavon et al. 2019",
+            lambda p: tables.montavon(p["gamma"], _options(p)), GAMMA, *BOUNDS),
+    _method("excitation-backprop", "z+ everywhere", "Zhang et al. 2016",
+            lambda p: tables.excitation_backprop(_options(p))),
+    _method("deep-taylor", "z+ without bias, w^2 in the first layer", "Montavon et al. 2017; survey eq. 16-18",
+            lambda p: tables.deep_taylor(False, _options(p)), start=rectified),
+    _method("deep-taylor-bounded", "z+ without bias, box in the first layer", "Montavon et al. 2017; survey eq. 16-18",
+            lambda p: tables.deep_taylor(True, _options(p)), *BOUNDS, start=rectified),
+    _method("lrp", "a composite of your own, from a TOML file", "docs/lrp.md", _custom,
+            Parameter("composite", str, "", "the TOML file"), *BOUNDS),
+)  # fmt: skip

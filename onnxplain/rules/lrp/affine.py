@@ -1,0 +1,110 @@
+"""A linear layer as x, w and b, so that a rule can put other numbers in their places.
+
+No operator is implemented again: the layer is rerun, and its derivative taken, on substituted operands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from onnxplain.ir.builder import Builder
+from onnxplain.ir.site import Site
+from onnxplain.ir.value import Value
+from onnxplain.rules.vjp.normalisation import per_channel
+
+LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+
+
+def is_linear(site: Site) -> bool:
+    """A layer with weights: one operand depends on the input, the other does not."""
+    return site.op in LINEAR and sum(site.varying[:2]) == 1 and not any(site.varying[2:])
+
+
+@dataclass(frozen=True)
+class Affine:
+    """y = w x + b at a site with weights.
+
+    Shapes: those of the operator; `back` returns what has the shape of x.
+    """
+
+    g: Builder
+    site: Site
+
+    @property
+    def signal(self) -> int:
+        """Which operand is x."""
+        return self.site.varying.index(True)
+
+    @property
+    def x(self) -> Value:
+        """What depends on the input."""
+        return self.site[self.signal]
+
+    @property
+    def w(self) -> Value:
+        """The weights."""
+        return self.site[1 - self.signal]
+
+    @property
+    def b(self) -> Value | None:
+        """The bias, None where there is none."""
+        return self.site.optional(2)
+
+    @cached_property
+    def w_positive(self) -> Value:
+        """max(w, 0)."""
+        return self.g.relu(self.w)
+
+    @cached_property
+    def w_negative(self) -> Value:
+        """min(w, 0)."""
+        return self.g.negative_part(self.w)
+
+    @cached_property
+    def x_positive(self) -> Value:
+        """max(x, 0): x itself where it is known not to be negative."""
+        return self.x if self.site.facts.nonnegative else self.g.relu(self.x)
+
+    @cached_property
+    def x_negative(self) -> Value | None:
+        """min(x, 0): None where it is known to be zero."""
+        return None if self.site.facts.nonnegative else self.g.negative_part(self.x)
+
+    @property
+    def y(self) -> Value:
+        """The layer's output; rectified where nothing arrives at what is not positive.
+
+        The rectified output is the tensor that the network computes anyway, so the layer and its ReLU stay fused.
+        """
+        return self.g.relu(self.site.y) if self.site.facts.rectified else self.site.y
+
+    def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
+        """The layer on other operands."""
+        return self._with(x, w, b).rerun(self.g)
+
+    def back(self, c: Value, w: Value) -> Value:
+        """The derivative by x of a layer with weights w: sum over outputs of w c."""
+        flow = self._with(self.x, w, self.b).vjp(self.g, c)[self.signal]
+        assert flow is not None, "a linear layer differentiates by its signal"
+        return flow
+
+    def flows(self, relevance: Value) -> tuple[Value | None, ...]:
+        """The relevance of x in its place among the operands."""
+        return tuple(relevance if i == self.signal else None for i in self.site.wrt)
+
+    def bias_like(self, y: Value) -> Value | None:
+        """The bias so that it adds to y channel by channel."""
+        if self.b is None:
+            return None
+        b = self.b if self.site.attr("beta", 1.0) == 1.0 else self.b * self.site.attr("beta")
+        return per_channel(self.g, b, y) if self.site.op in ("Conv", "ConvTranspose") else b
+
+    def without_bias(self, y: Value) -> Value:
+        """y - b."""
+        b = self.bias_like(y)
+        return y if b is None else y - b
+
+    def _with(self, x: Value, w: Value, b: Value | None) -> Site:
+        operands = [x, w] if self.signal == 0 else [w, x]
+        return self.site.with_operands(*operands, *([b] if len(self.site.x) > 2 else []))

@@ -1,0 +1,174 @@
+"""LRP's composites, as tables: which rule for which layer. First match wins; what no line names is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnxplain.ir.site import Rule, Site
+from onnxplain.rules.composite import AtZero, Composite, Entry, Where, op
+from onnxplain.rules.lrp.affine import is_linear
+from onnxplain.rules.lrp.inputs import flat, w_square, z_box
+from onnxplain.rules.lrp.layers import alpha_beta, epsilon, gamma, relative_epsilon, z_plus
+from onnxplain.rules.lrp.signals import (
+    attention_product,
+    gate,
+    layer_norm,
+    pass_through,
+    proportional_pool,
+    route,
+    softmax,
+)
+
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
+
+_ACTIVATIONS_AT_ZERO = (
+    "Relu", "LeakyRelu", "PRelu", "ThresholdedRelu", "Elu", "Selu", "Celu", "Gelu", "HardSwish", "Mish", "Tanh",
+    "Softsign", "Erf", "Abs",
+)  # fmt: skip
+_ACTIVATIONS = ("Sigmoid", "HardSigmoid", "Softplus", "Clip", "Exp", "LRN", "LpNormalization", "GroupNormalization")
+_ROUTING = (
+    "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Concat", "Split", "Slice", "Pad", "Gather",
+    "GatherElements", "GatherND", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Identity", "Dropout", "Cast",
+    "Where", "TopK", "Trilu", "Neg",
+)  # fmt: skip
+_WINNERS = ("MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin", "Max", "Min")
+_SUMS = ("Add", "Sub", "Sum", "Mean", "AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum", "Resize", "CumSum")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What all composites share.
+
+    eps:        the stabiliser of sums and pools, and of the signed rules.
+    share_gate: products of two signals are halved instead of going to the signal.
+    share_pool: max-pooling shares in proportion instead of going to the winner.
+    norm:       the line for batch norm that stands alone; by default relevance passes through it.
+    """
+
+    eps: float = 1e-6
+    share_gate: bool = False
+    share_pool: bool = False
+    norm: Entry | None = None
+
+
+def conv(site: Site) -> bool:
+    """Convolutions with weights."""
+    return site.op in _CONVOLUTIONS and is_linear(site)
+
+
+def dense(site: Site) -> bool:
+    """Matrix products with weights."""
+    return site.op not in _CONVOLUTIONS and is_linear(site)
+
+
+def first(where: Where) -> Where:
+    """Of those, the ones with no other layer between the input and them."""
+    return lambda site: site.role.first and where(site)
+
+
+def within(where: Where, low: float, high: float) -> Where:
+    """Of those, the ones at a depth from `low` to below `high`."""
+    return lambda site: low <= site.role.depth < high and where(site)
+
+
+def base(o: Options) -> tuple[Entry, ...]:
+    """Everything that is not a layer with weights."""
+    pool = Entry(op("MaxPool"), proportional_pool(o.eps), "proportional", "zero")
+    return (
+        *((pool,) if o.share_pool else ()),
+        o.norm or Entry(op("BatchNormalization"), pass_through, "pass"),
+        Entry(op(*_ACTIVATIONS_AT_ZERO), pass_through, "pass", "inherits"),
+        Entry(op(*_ACTIVATIONS), pass_through, "pass"),
+        Entry(op(*_ROUTING), route, "route", "inherits"),
+        Entry(op(*_WINNERS), route, "winner", "inherits"),
+        Entry(op(*_SUMS), epsilon(o.eps), f"share (eps {o.eps:g})", "zero"),
+        Entry(op("Mul", "Div"), gate(o.share_gate), "half each" if o.share_gate else "signal", "inherits"),
+        Entry(op("MatMul"), attention_product(o.eps), "half each", "zero"),
+        Entry(op("Softmax"), softmax, "softmax", "zero"),
+        Entry(op("LayerNormalization", "InstanceNormalization"), layer_norm(o.eps), "layer norm", "zero"),
+    )
+
+
+def layers(where: Where, rule: Rule, label: str, at_zero: AtZero = "zero") -> Entry:
+    """A line for layers with weights."""
+    return Entry(where, rule, label, at_zero)
+
+
+def epsilon_line(where: Where, eps: float, bias: bool = True) -> Entry:
+    """A line of the epsilon rule."""
+    return layers(where, epsilon(eps, bias), f"epsilon {eps:g}" + ("" if bias else ", no bias"))
+
+
+def _box(where: Where, o: Options) -> Entry:
+    return layers(first(where), z_box(o.eps), "box", "unknown")
+
+
+def _flat(where: Where, o: Options) -> Entry:
+    return layers(first(where), flat(o.eps), "flat", "unknown")
+
+
+def uniform(name: str, entry: Entry, o: Options) -> Composite:
+    """One rule for all layers with weights."""
+    return Composite(name, (entry, *base(o)))
+
+
+def epsilon_plus(eps: float, o: Options) -> Composite:
+    return Composite("lrp-epsilon-plus", (
+        layers(conv, z_plus(o.eps), "z+"),
+        epsilon_line(dense, eps),
+        *base(o),
+    ))  # fmt: skip
+
+
+def epsilon_plus_flat(eps: float, o: Options) -> Composite:
+    return Composite("lrp-epsilon-plus-flat", (_flat(is_linear, o), *epsilon_plus(eps, o).entries))
+
+
+def epsilon_alpha_beta(eps: float, o: Options) -> Composite:
+    return Composite("lrp-epsilon-alpha2-beta1", (
+        layers(conv, alpha_beta(2, 1, o.eps), "alpha 2, beta 1"),
+        epsilon_line(dense, eps),
+        *base(o),
+    ))  # fmt: skip
+
+
+def epsilon_alpha_beta_flat(eps: float, o: Options) -> Composite:
+    return Composite("lrp-epsilon-alpha2-beta1-flat", (_flat(is_linear, o), *epsilon_alpha_beta(eps, o).entries))
+
+
+def epsilon_gamma_box(eps: float, value: float, o: Options) -> Composite:
+    return Composite("lrp-epsilon-gamma-box", (
+        _box(conv, o),
+        layers(conv, gamma(value, o.eps), f"gamma {value:g}"),
+        epsilon_line(dense, eps),
+        *base(o),
+    ))  # fmt: skip
+
+
+def montavon(value: float, o: Options) -> Composite:
+    """Box at the input, gamma in the lower third, epsilon in the middle, LRP-0 at the top. Montavon et al. 2019."""
+    return Composite("lrp-composite", (
+        _box(is_linear, o),
+        layers(within(is_linear, 0, 1 / 3), gamma(value, o.eps), f"gamma {value:g}"),
+        layers(within(is_linear, 1 / 3, 2 / 3), relative_epsilon(0.25), "epsilon 0.25 rms"),
+        epsilon_line(is_linear, 0),
+        *base(o),
+    ))  # fmt: skip
+
+
+def excitation_backprop(o: Options) -> Composite:
+    """z+ everywhere, without bias. Source: Zhang et al. 2016."""
+    return Composite("excitation-backprop", (layers(is_linear, z_plus(o.eps), "z+"), *base(o)))
+
+
+def deep_taylor(bounded: bool, o: Options) -> Composite:
+    """z+ without bias in hidden layers; at the input w^2 for any real, the box rule for bounded values.
+
+    Source: Montavon et al. 2017; survey eq. 16-18.
+    """
+    lowest = z_box(o.eps) if bounded else w_square(o.eps)
+    return Composite("deep-taylor-bounded" if bounded else "deep-taylor", (
+        layers(first(is_linear), lowest, "box" if bounded else "w^2", "unknown"),
+        layers(is_linear, z_plus(o.eps, bias=False), "z+, no bias"),
+        *base(o),
+    ))  # fmt: skip

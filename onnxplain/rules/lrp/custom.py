@@ -1,0 +1,142 @@
+"""A user's own composite, from a small TOML file.
+
+    name = "mine"
+
+    [[rule]]
+    op = "Conv"            # an operator, or name = "/features/*", or layer = "conv" | "dense" | "any"
+    first = true           # only layers with no other between the input and them
+    rule = "box"
+
+    [[rule]]
+    layer = "any"
+    rule = "gamma"
+    gamma = 0.5
+
+The first line that matches a node counts. What no line names follows the rules that all composites share.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from onnxplain.errors import UsageError, nearest
+from onnxplain.ir.site import Rule, Site
+from onnxplain.rules.composite import AtZero, Composite, Entry, Where, name, op
+from onnxplain.rules.lrp.affine import is_linear
+from onnxplain.rules.lrp.composites import Options, base, conv, dense, first
+from onnxplain.rules.lrp.inputs import flat, w_square, z_box
+from onnxplain.rules.lrp.layers import alpha_beta, epsilon, gamma, relative_epsilon, z_plus
+from onnxplain.rules.lrp.signals import pass_through
+
+Make = Callable[..., Rule]
+
+_RULES: dict[str, tuple[Make, dict[str, float | bool], AtZero]] = {
+    "zero": (lambda: epsilon(0), {}, "zero"),
+    "epsilon": (epsilon, {"eps": 1e-6, "bias": True}, "zero"),
+    "relative-epsilon": (relative_epsilon, {"share": 0.25}, "zero"),
+    "gamma": (lambda gamma_, eps: gamma(gamma_, eps), {"gamma": 0.25, "eps": 1e-6}, "zero"),
+    "alpha-beta": (alpha_beta, {"alpha": 2.0, "beta": 1.0, "eps": 1e-6, "bias": True}, "zero"),
+    "z-plus": (z_plus, {"eps": 1e-6, "bias": True}, "zero"),
+    "box": (z_box, {"eps": 1e-6}, "unknown"),
+    "w-square": (w_square, {"eps": 1e-6}, "unknown"),
+    "flat": (flat, {"eps": 1e-6}, "unknown"),
+    "pass": (lambda: pass_through, {}, "unknown"),
+}
+_LAYERS: dict[str, Where] = {"conv": conv, "dense": dense, "any": is_linear}
+_ONLY_LAYERS = frozenset(_RULES) - {"pass", "epsilon", "zero"}
+
+
+def read(path: Path, options: Options) -> Composite:
+    """The composite that a file describes.
+
+    Raises: UsageError, with line and column where a rule, a parameter or a place is not known.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        table = tomllib.loads(text)
+    except FileNotFoundError:
+        raise UsageError(f"there is no composite file {path}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"composite file {path} cannot be read: {error}.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"composite file {path.name} is not TOML: {error}.") from None
+    lines = table.get("rule", [])
+    if not isinstance(lines, list) or not lines or not all(isinstance(line, dict) for line in lines):
+        raise UsageError(f"composite file {path.name} has no [[rule]] tables; each names a place and a rule.")
+    file = _File(path.name, text)
+    entries = tuple(_entry(file, i, line) for i, line in enumerate(lines))
+    return Composite(str(table.get("name", path.stem)), (*entries, *base(options)))
+
+
+class _File:
+    """Where in the text a key of the n-th [[rule]] stands."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        self.lines = text.splitlines()
+        self.starts = [i for i, line in enumerate(self.lines) if re.match(r"\s*\[\[\s*rule\s*\]\]", line)]
+
+    def at(self, index: int, key: str) -> str:
+        """'mine.toml, line 4, column 8', the place of the key's value."""
+        start = self.starts[index] if index < len(self.starts) else 0
+        end = self.starts[index + 1] if index + 1 < len(self.starts) else len(self.lines)
+        for number in range(start, end):
+            found = re.match(rf"\s*{re.escape(key)}\s*=\s*", self.lines[number])
+            if found:
+                return f"{self.name}, line {number + 1}, column {found.end() + 1}"
+        return f"{self.name}, line {start + 1}, column 1"
+
+
+def _entry(file: _File, index: int, line: Mapping[str, Any]) -> Entry:
+    kind = line.get("rule")
+    if kind not in _RULES:
+        raise UsageError(
+            f"{file.at(index, 'rule')}: there is no rule {kind!r}. {nearest(str(kind), _RULES, kind='rules')}"
+        )
+    make, defaults, at_zero = _RULES[str(kind)]
+    given = {k: v for k, v in line.items() if k not in ("op", "name", "layer", "first", "rule")}
+    for key, value in given.items():
+        if key not in defaults:
+            known = nearest(key, defaults, kind="parameters")
+            raise UsageError(f"{file.at(index, key)}: rule {kind!r} has no parameter {key!r}. {known}")
+        if isinstance(value, bool) != isinstance(defaults[key], bool) or not isinstance(value, (int, float)):
+            raise UsageError(f"{file.at(index, key)}: {key!r} cannot be {value!r}.")
+    values = {**defaults, **given}
+    if any(not isinstance(v, bool) and v < 0 for v in values.values()):
+        raise UsageError(f"{file.at(index, 'rule')}: a parameter of rule {kind!r} is negative.")
+    if kind == "alpha-beta" and abs(values["alpha"] - values["beta"] - 1) > 1e-9:
+        raise UsageError(f"{file.at(index, 'rule')}: alpha-beta conserves relevance only for alpha = beta + 1.")
+    where = _where(file, index, line, only_layers=kind in _ONLY_LAYERS)
+    label = " ".join([str(kind), *(f"{k}={v:g}" for k, v in given.items())])
+    rule = make(*values.values())
+    return Entry(where, rule, label, at_zero)
+
+
+def _where(file: _File, index: int, line: Mapping[str, Any], *, only_layers: bool) -> Where:
+    places: list[Where] = []
+    if "op" in line:
+        places.append(op(*([line["op"]] if isinstance(line["op"], str) else line["op"])))
+    if "name" in line:
+        places.append(name(str(line["name"])))
+    if "layer" in line:
+        if line["layer"] not in _LAYERS:
+            known = nearest(str(line["layer"]), _LAYERS, kind="layers")
+            raise UsageError(f"{file.at(index, 'layer')}: there is no layer {line['layer']!r}. {known}")
+        places.append(_LAYERS[line["layer"]])
+    if not places:
+        raise UsageError(f"{file.at(index, 'rule')}: a rule needs a place: op, name or layer.")
+
+    def matches(site: Site) -> bool:
+        here = all(place(site) for place in places)
+        if here and only_layers and not is_linear(site):
+            raise UsageError(
+                f"{file.at(index, 'rule')}: rule {line['rule']!r} is for layers with weights, and {site.name!r} is a "
+                f"{site.op} without."
+            )
+        return here
+
+    return first(matches) if line.get("first", False) else matches

@@ -1,0 +1,129 @@
+"""Rules for layers with weights. Relevance R arrives at y = w x + b; every rule returns the relevance of x.
+
+The sums of positive and of negative contributions are called p and n:
+
+    p = x+ w+ + x- w- + b+        n = x+ w- + x- w+ + b- = y - p
+
+where x+ = max(x, 0) and x- = min(x, 0). What sign analysis has proven to be zero is not computed.
+"""
+
+from __future__ import annotations
+
+from onnxplain.ir.builder import Builder
+from onnxplain.ir.site import Rule, Site
+from onnxplain.ir.value import Value
+from onnxplain.rules.lrp.affine import Affine, is_linear
+
+Flows = tuple[Value | None, ...]
+
+
+def epsilon(eps: float = 1e-6, bias: bool = True) -> Rule:
+    """R_x = x w^T (R / (y + eps sign y)); LRP-0 for eps = 0.
+
+    For layers with weights, and for every linear operator without: sums, means, pooling. Conserves up to eps and bias;
+    with `bias` off the bias takes no part in y and no relevance is lost to it.
+    Source: Bach et al. 2015, eq. 58; survey eq. 12, 13.
+    """
+
+    def rule(g: Builder, s: Site, r: Value) -> Flows:
+        if not is_linear(s):
+            back = s.vjp(g, r / g.stabilise(_rectified(g, s), eps))
+            return tuple(None if d is None else s[i] * d for i, d in zip(s.wrt, back, strict=True))
+        a = Affine(g, s)
+        y = a.y if bias else a.without_bias(s.y)
+        return a.flows(a.x * a.back(_quotient(g, s, r, y, eps), a.w))
+
+    return rule
+
+
+def relative_epsilon(share: float = 0.25) -> Rule:
+    """The epsilon rule with eps a share of the layer's root mean square, for each sample.
+
+    Source: Montavon et al. 2019, as in the authors' tutorial.
+    """
+
+    def rule(g: Builder, s: Site, r: Value) -> Flows:
+        a = Affine(g, s)
+        eps = g.sqrt(g.mean(s.y * s.y, range(1, s.y.rank))) * share + 1e-9
+        moved = s.y + g.where(s.y < 0, -eps, eps)
+        return a.flows(a.x * a.back(r / moved, a.w))
+
+    return rule
+
+
+def z_plus(eps: float = 1e-6, bias: bool = True) -> Rule:
+    """R_x = x+ w+^T c + x- w-^T c with c = R / p: what speaks for the output alone takes the relevance.
+
+    Source: Montavon et al. 2017, eq. 17 (x >= 0); the sign of x as in Bach et al. 2015.
+    """
+
+    def rule(g: Builder, s: Site, r: Value) -> Flows:
+        a = Affine(g, s)
+        c = r / g.stabilise(_positive_sum(a, bias), eps)
+        return a.flows(_back(a, c, a.w_positive, a.w_negative))
+
+    return rule
+
+
+def gamma(value: float = 0.25, eps: float = 1e-6) -> Rule:
+    """Positive contributions count 1 + gamma times where y > 0, negative ones where y < 0; nothing passes where y = 0.
+
+    The denominators are y + gamma p and y + gamma n.
+    Source: Montavon et al. 2019; survey eq. 14; both signs of x and y as in Andeol et al. 2021.
+    """
+
+    def rule(g: Builder, s: Site, r: Value) -> Flows:
+        a = Affine(g, s)
+        p = _positive_sum(a)
+        favouring, disfavouring = a.w + value * a.w_positive, a.w + value * a.w_negative
+        if s.facts.rectified:
+            return a.flows(_back(a, r / (a.y + value * p + eps), favouring, disfavouring))
+        c_up = g.where(s.y > 0, r / g.stabilise(s.y + value * p, eps), 0)
+        c_down = g.where(s.y < 0, r / g.stabilise(s.y + value * (s.y - p), eps), 0)
+        return a.flows(_back(a, c_up, favouring, disfavouring) + _back(a, c_down, disfavouring, favouring))
+
+    return rule
+
+
+def alpha_beta(alpha: float, beta: float, eps: float = 1e-6, bias: bool = True, whole_bias: bool = False) -> Rule:
+    """alpha times the share in the positive sum p, minus beta times the share in the negative sum n.
+
+    whole_bias: both sums hold the whole bias instead of its positive and its negative part (iNNvestigate).
+    Source: Bach et al. 2015, eq. 60; survey eq. 15.
+    """
+
+    def rule(g: Builder, s: Site, r: Value) -> Flows:
+        a = Affine(g, s)
+        p = _positive_sum(a, bias and not whole_bias)
+        n = (s.y if bias and not whole_bias else a.without_bias(s.y)) - p
+        b = a.bias_like(s.y) if whole_bias else None
+        up, down = (p, g.negative_part(n)) if b is None else (p + b, n + b)
+        relevance = _back(a, alpha * r / g.stabilise(up, eps), a.w_positive, a.w_negative)
+        if beta:
+            c = beta * r / g.stabilise(-down, eps)
+            relevance = relevance + _back(a, c, a.w_negative, a.w_positive)
+        return a.flows(relevance)
+
+    return rule
+
+
+def _quotient(g: Builder, s: Site, r: Value, y: Value, eps: float) -> Value:
+    """R / (y + eps sign y); where y is known not to be negative the sign is."""
+    return r / (y + eps) if s.facts.rectified and eps else r / g.stabilise(y, eps)
+
+
+def _rectified(g: Builder, s: Site) -> Value:
+    return g.relu(s.y) if s.facts.rectified else s.y
+
+
+def _positive_sum(a: Affine, bias: bool = True) -> Value:
+    """p = x+ w+ + x- w- + b+."""
+    b = a.g.relu(a.b) if bias and a.b is not None else None
+    p = a.forward(a.x_positive, a.w_positive, b)
+    return p if a.x_negative is None else p + a.forward(a.x_negative, a.w_negative)
+
+
+def _back(a: Affine, c: Value, w: Value, w_of_negative: Value) -> Value:
+    """x+ w^T c + x- w_of_negative^T c."""
+    relevance = a.x_positive * a.back(c, w)
+    return relevance if a.x_negative is None else relevance + a.x_negative * a.back(c, w_of_negative)

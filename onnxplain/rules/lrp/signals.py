@@ -1,0 +1,83 @@
+"""Rules for operators without weights: activations, pooling, gates, attention, normalisation."""
+
+from __future__ import annotations
+
+from onnxplain.ir.builder import Builder
+from onnxplain.ir.site import Rule, Site
+from onnxplain.ir.value import Value
+from onnxplain.rules.lrp.layers import Flows
+from onnxplain.rules.sites import site_of
+
+
+def pass_through(g: Builder, s: Site, r: Value) -> Flows:
+    """The operand takes what arrived, whatever the operator did to it. Source: Bach et al. 2015, sec. 2."""
+    first = next(i for i in s.wrt if s.varying[i])
+    return tuple(r if i == first else None for i in s.wrt)
+
+
+def route(g: Builder, s: Site, r: Value) -> Flows:
+    """Relevance goes where the values came from: the derivative of an operator that only moves or selects."""
+    return s.vjp(g, r)
+
+
+def proportional_pool(eps: float = 1e-6) -> Rule:
+    """Max-pooling as if it were a mean: everything in the window shares in proportion to its value."""
+
+    def rule(g: Builder, s: Site, r: Value) -> Flows:
+        attrs = {k: v for k, v in s.node.attrs.items() if k != "storage_order"}
+        mean = site_of(g, g.op("AveragePool", s[0], **attrs).tensor.inputs[0], {s[0].name})
+        (back,) = mean.vjp(g, r / g.stabilise(mean.y, eps))
+        return (None if back is None else s[0] * back,)
+
+    return rule
+
+
+def gate(share: bool) -> Rule:
+    """A product of two signals. The one that the other was computed from takes all; or each takes half.
+
+    The signal of x * sigmoid(x), of squeeze and excitation and of x / norm(x) is x. Where neither was computed from the
+    other, each takes half.
+    Source: Arras et al. 2017 (signal takes all); Achtibat et al. 2024, eq. 14 (uniform).
+    """
+
+    def rule(g: Builder, s: Site, r: Value) -> Flows:
+        if sum(s.varying) == 1:
+            return pass_through(g, s, r)
+        if share or s.role.signal is None:
+            return tuple(r * 0.5 for _ in s.wrt)
+        return tuple(r if i == s.role.signal else None for i in s.wrt)
+
+    return rule
+
+
+def attention_product(eps: float = 1e-6) -> Rule:
+    """A matrix product of two signals: each operand takes half of every term. Achtibat et al. 2024, prop. 3.3."""
+
+    def rule(g: Builder, s: Site, r: Value) -> Flows:
+        back = s.vjp(g, r / g.stabilise(2 * s.y, eps))
+        return tuple(None if d is None else s[i] * d for i, d in zip(s.wrt, back, strict=True))
+
+    return rule
+
+
+def softmax(g: Builder, s: Site, r: Value) -> Flows:
+    """R_x = x (R - y sum R). Source: Achtibat et al. 2024, prop. 3.1."""
+    return (s[0] * (r - s.y * g.sum(r, [s.attr("axis", -1)])),)
+
+
+def layer_norm(eps: float = 1e-6) -> Rule:
+    """The division by the deviation passes relevance through; centring and scaling share it as linear layers do.
+
+    Source: Achtibat et al. 2024, prop. 3.4.
+    """
+
+    def rule(g: Builder, s: Site, r: Value) -> Flows:
+        x = s[0]
+        axes = list(x.spatial) if s.op == "InstanceNormalization" else range(s.attr("axis", -1) % x.rank, x.rank)
+        centred = x - g.mean(x, axes)
+        inverse = 1 / g.sqrt(g.mean(centred * centred, axes) + s.attr("epsilon", 1e-5))
+        scale = s[1] if s.op == "LayerNormalization" else g.reshape(s[1], [-1, *([1] * (x.rank - 2))])
+        c = r / g.stabilise(s.y, eps) * scale * inverse
+        return tuple(x * (c - g.mean(c, axes)) if i == 0 else None for i in s.wrt)
+
+    return rule

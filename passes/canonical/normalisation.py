@@ -1,0 +1,227 @@
+"""Batch norm folded into the layer with weights before or behind it, found by data flow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxplain.ir.model import Model
+from onnxplain.ir.weights import Array
+from onnxplain.passes.base import Pass, Refusal, Report
+
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_SCALINGS = ("BatchNormalization", "Mul", "Div", "Add", "Sub")
+
+
+@dataclass(frozen=True)
+class ChannelAffine:
+    """y = scale x + shift, one number of each for every channel (or one for all)."""
+
+    scale: Array
+    shift: Array
+
+
+class FoldBatchNorm(Pass[Model]):
+    """A layer and the batch norm at its side become one layer.
+
+    Behind a layer:     w' = w k,  b' = (b - mean) k + beta,  k = gamma / sqrt(variance + epsilon).
+    In front of one:    w' = w k along the input channels,  b' = b + w (beta - mean k).
+    Multiplications and additions of one constant for each channel are folded alike. In front of a convolution whose
+    padding would see the shift, the shift becomes a constant map that is added behind, exact at the border.
+    """
+
+    def run(self, model: Model) -> Report:
+        changed, refusals = 0, []
+        for node in list(model.graph.nodes):
+            affine = channel_affine(model, node)
+            if affine is None:
+                continue
+            declined = _fold_backward(model, node, affine)
+            if declined is not None and node.op == "BatchNormalization":
+                declined = _fold_forward(model, node, affine) and declined
+            if declined is None:
+                changed += 1
+            elif node.op == "BatchNormalization":
+                refusals.append(Refusal(node.name, declined))
+        model.graph.nodes[:] = [node for node in model.graph.nodes if node.outputs]
+        return Report(changed, tuple(refusals))
+
+
+def channel_affine(model: Model, node: gs.Node) -> ChannelAffine | None:
+    """The node as a scale and a shift for each channel (axis 1 of its operand), None if it is no such thing."""
+    if node.op not in _SCALINGS or node.domain:
+        return None
+    if node.op == "BatchNormalization":
+        if not all(isinstance(t, gs.Constant) for t in node.inputs[1:5]):
+            return None
+        gamma, beta, mean, variance = (model.weights.array(t).astype(np.float64) for t in node.inputs[1:5])
+        k = gamma / np.sqrt(variance + node.attrs.get("epsilon", 1e-5))
+        return ChannelAffine(k, beta - mean * k)
+    constants = [i for i, t in enumerate(node.inputs) if isinstance(t, gs.Constant)]
+    if len(constants) != 1 or (node.op in ("Div", "Sub") and constants != [1]):
+        return None
+    other = node.inputs[1 - constants[0]]
+    vector = _per_channel(model.weights.array(node.inputs[constants[0]]), other.shape)
+    if vector is None:
+        return None
+    one, zero = np.ones_like(vector), np.zeros_like(vector)
+    return {
+        "Mul": lambda: ChannelAffine(vector, zero),
+        "Div": lambda: ChannelAffine(1 / vector, zero),
+        "Add": lambda: ChannelAffine(one, vector),
+        "Sub": lambda: ChannelAffine(one, -vector),
+    }[node.op]()
+
+
+def _per_channel(values: Array, shape: list[int | str | None] | None) -> Array | None:
+    """A constant operand as a vector over axis 1 of the other operand, None if it varies along another axis."""
+    if shape is None or not isinstance(shape[1] if len(shape) > 1 else None, int) or values.ndim > len(shape):
+        return None
+    if not np.issubdtype(values.dtype, np.floating):
+        return None
+    sizes = [1] * (len(shape) - values.ndim) + list(values.shape)
+    if any(size != 1 for axis, size in enumerate(sizes) if axis != 1):
+        return None
+    return np.broadcast_to(values.astype(np.float64).reshape(-1), (int(shape[1] or 0),)).copy()
+
+
+def _fold_backward(model: Model, node: gs.Node, affine: ChannelAffine) -> str | None:
+    """Into the layer whose output the node scales. Returns: why not, or None when it is done."""
+    signal = next(t for t in node.inputs if not isinstance(t, gs.Constant))
+    layer = signal.inputs[0] if signal.inputs else None
+    if layer is None or layer.op not in (*_LAYERS, "BatchNormalization") or not _has_weights(layer):
+        return "no layer with constant weights in front of it"
+    if len(signal.outputs) > 1 or any(t.name == signal.name for t in model.graph.outputs):
+        return f"the output of {layer.name!r} is read elsewhere too"
+    if layer.op == "BatchNormalization":
+        return _merge(model, node, layer, affine)
+    w = model.weights.array(layer.inputs[1])
+    axis = _output_axis(layer, w.ndim)
+    if axis is None or (layer.op == "MatMul" and (w.ndim != 2 or len(signal.shape or ()) != 2)):
+        return f"{layer.op} {layer.name!r} has no output channels on axis 1"
+    channels = w.shape[axis] * (int(layer.attrs.get("group", 1)) if layer.op == "ConvTranspose" else 1)
+    scale, shift = (np.broadcast_to(v, (channels,)) for v in (affine.scale, affine.shift))
+    b = _bias(model, layer, channels)
+    if b is None:
+        return f"the bias of {layer.name!r} is no vector"
+    _set_weights(layer, _scaled_outputs(layer, w, axis, scale), b * scale + shift, w.dtype)
+    _bypass(node, layer)
+    return None
+
+
+def _merge(model: Model, node: gs.Node, norm: gs.Node, affine: ChannelAffine) -> str | None:
+    """A scaling behind a batch norm that stands alone joins it, so that one rule sees both."""
+    for index, role, shift in ((1, "scale", 0.0), (2, "shift", affine.shift)):
+        before = model.weights.array(norm.inputs[index])
+        merged = (before * affine.scale + shift).astype(before.dtype)
+        norm.inputs[index] = gs.Constant(f"{node.outputs[0].name}/merged {role}", merged)
+    _bypass(node, norm)
+    return None
+
+
+def _fold_forward(model: Model, node: gs.Node, affine: ChannelAffine) -> str | None:
+    """Into the layer that reads the batch norm's output. Returns: why not, or None when it is done."""
+    output = node.outputs[0]
+    layer = output.outputs[0] if len(output.outputs) == 1 else None
+    if layer is None or layer.op not in ("Conv", "Gemm") or not _has_weights(layer) or layer.inputs[0] is not output:
+        return "no layer with constant weights alone behind it"
+    if layer.op == "Gemm" and layer.attrs.get("transA", 0):
+        return f"{layer.name!r} transposes its operand"
+    padded = layer.op == "Conv" and any(layer.attrs.get("pads", [0])) and np.any(affine.shift)
+    spatial = list(node.inputs[0].shape or ())[2:]
+    if layer.attrs.get("auto_pad", "NOTSET") != "NOTSET" or (padded and not all(isinstance(d, int) for d in spatial)):
+        return f"the padding of {layer.name!r} depends on sizes known only at run time"
+    w = model.weights.array(layer.inputs[1])
+    group = int(layer.attrs.get("group", 1)) if layer.op == "Conv" else 1
+    scale, shift = affine.scale, affine.shift
+    if layer.op == "Conv":
+        outputs, inputs = w.shape[:2]
+        per_output = [
+            v.reshape(group, 1, inputs).repeat(outputs // group, axis=1).reshape(outputs, inputs)
+            for v in (scale, shift)
+        ]
+        spread = (..., *([None] * (w.ndim - 2)))
+        scaled = w * per_output[0][spread]
+        added = (w * per_output[1][spread]).reshape(outputs, -1).sum(axis=1)
+    else:
+        transposed = bool(layer.attrs.get("transB", 0))
+        scaled = w * (scale if transposed else scale[:, None])
+        added = (w @ shift if transposed else shift @ w) * layer.attrs.get("alpha", 1.0)
+    b = _bias(model, layer, len(added))
+    if b is None:
+        return f"the bias of {layer.name!r} is no vector"
+    signal = node.inputs[0]
+    if padded:
+        _add_shift_map(model, layer, shift, [int(d) for d in spatial if isinstance(d, int)])
+        added = np.zeros_like(added)
+    _set_weights(layer, scaled, b + added, w.dtype)
+    layer.inputs[0] = signal
+    node.outputs.clear()
+    node.inputs.clear()
+    return None
+
+
+def _add_shift_map(model: Model, layer: gs.Node, shift: Array, spatial: list[int]) -> None:
+    """Behind the convolution, add what it makes of the constant shift with zeros around it."""
+    dtype = layer.inputs[0].dtype
+    image = np.broadcast_to(shift.reshape(1, -1, *([1] * len(spatial))), (1, len(shift), *spatial)).astype(dtype)
+    output = layer.outputs[0]
+    moved = gs.Variable(f"{layer.name}/without shift", output.dtype, output.shape)
+    seen = gs.Variable(f"{layer.name}/shift", output.dtype, [1, *list(output.shape)[1:]])
+    constant = gs.Constant(f"{layer.name}/shift image", image)
+    attrs = dict(layer.attrs)
+    layer.outputs[0] = moved
+    at = next(i for i, node in enumerate(model.graph.nodes) if node is layer)
+    model.graph.nodes[at + 1 : at + 1] = [
+        gs.Node("Conv", f"{layer.name}/shift", attrs, [constant, layer.inputs[1]], [seen]),
+        gs.Node("Add", f"{layer.name}/add shift", {}, [moved, seen], [output]),
+    ]
+
+
+def _has_weights(layer: gs.Node) -> bool:
+    return all(isinstance(t, gs.Constant) or t.is_empty() for t in layer.inputs[1:])
+
+
+def _output_axis(layer: gs.Node, rank: int) -> int | None:
+    """The axis of w along which output channels lie (within a group, for ConvTranspose)."""
+    if layer.op == "Gemm":
+        return 0 if layer.attrs.get("transB", 0) else 1
+    return {"Conv": 0, "ConvTranspose": 1, "MatMul": rank - 1}.get(layer.op)
+
+
+def _scaled_outputs(layer: gs.Node, w: Array, axis: int, scale: Array) -> Array:
+    if layer.op == "ConvTranspose":
+        group = int(layer.attrs.get("group", 1))
+        rows = scale.reshape(group, 1, -1).repeat(w.shape[0] // group, axis=1).reshape(w.shape[0], -1)
+        return w * rows[(..., *([None] * (w.ndim - 2)))]
+    return w * scale.reshape([-1 if a == axis else 1 for a in range(w.ndim)])
+
+
+def _bias(model: Model, layer: gs.Node, channels: int) -> Array | None:
+    if len(layer.inputs) < 3 or layer.inputs[2].is_empty():
+        return np.zeros(channels)
+    b = model.weights.array(layer.inputs[2]).astype(np.float64) * layer.attrs.get("beta", 1.0)
+    return np.broadcast_to(b.reshape(-1), (channels,)).copy() if b.size in (1, channels) else None
+
+
+def _set_weights(layer: gs.Node, w: Array, b: Array, dtype: np.dtype[np.generic]) -> None:
+    layer.inputs[1] = gs.Constant(f"{layer.outputs[0].name}/folded weight", w.astype(dtype))
+    bias = gs.Constant(f"{layer.outputs[0].name}/folded bias", b.astype(dtype))
+    if layer.op == "MatMul":
+        layer.op = "Gemm"
+    if layer.op == "Gemm":
+        layer.attrs.pop("beta", None)
+    if len(layer.inputs) > 2:
+        layer.inputs[2] = bias
+    else:
+        layer.inputs.append(bias)
+
+
+def _bypass(node: gs.Node, layer: gs.Node) -> None:
+    """Let the layer make what the node made."""
+    output = node.outputs[0]
+    node.outputs.clear()
+    node.inputs.clear()
+    layer.outputs[0] = output

@@ -1,0 +1,56 @@
+"""Roles: what composites go by that a node does not show by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from onnxplain.ir.site import Role, Site
+from onnxplain.rules.lrp.affine import LINEAR, is_linear
+
+_PRODUCTS = ("Mul", "Div")
+
+
+def roles(sites: Sequence[Site]) -> dict[str, Role]:
+    """The role of each site, by its name.
+
+    A layer with weights is first if no other lies between the input and it; networks with several branches at the
+    input have several. `depth` is the share of such layers that come before it in the order of computation.
+    """
+    behind: dict[str, bool] = {}
+    layers = [site.name for site in sites if is_linear(site)]
+    order = {name: i for i, name in enumerate(layers)}
+    found = {}
+    producers = {y.name: site for site in sites for y in site.ys}
+    for site in sites:
+        after_layer = any(behind.get(x.name, False) for x in site.operands)
+        for y in site.ys:
+            behind[y.name] = after_layer or site.op in LINEAR
+        found[site.name] = Role(
+            first=site.name in order and not after_layer,
+            depth=order.get(site.name, 0) / max(len(layers) - 1, 1),
+            signal=_signal(site, producers) if site.op in _PRODUCTS and sum(site.varying) == 2 else None,
+        )
+    return found
+
+
+def _signal(site: Site, producers: Mapping[str, Site]) -> int | None:
+    """Which operand of a product the other one was computed from; None where neither was, or they are one."""
+    a, b = site[0].name, site[1].name
+    if a == b:
+        return None
+    if _depends(b, a, producers):
+        return 0
+    return 1 if site.op == "Mul" and _depends(a, b, producers) else None
+
+
+def _depends(name: str, on: str, producers: Mapping[str, Site]) -> bool:
+    seen, stack = set(), [name]
+    while stack:
+        tensor = stack.pop()
+        if tensor == on:
+            return True
+        if tensor in seen or tensor not in producers:
+            continue
+        seen.add(tensor)
+        stack += [x.name for x in producers[tensor].operands]
+    return False
