@@ -113,9 +113,9 @@ def explain(
         if len(chosen) > 1 or len(selected) > 1 or not ledger.rows:
             raise UsageError("diagnostics are for one method that propagates relevance (lrp-*), and one class.")
         maps[interface.DIAGNOSTICS] = {"": ledger.table()}
-    order = (interface.ATTRIBUTION, interface.HEATMAP, interface.CLASS, interface.SCORE, interface.RESIDUAL)
-    order = (*order, interface.DIAGNOSTICS) if ledger is not None else order
-    return {role + suffix: value for role in order for suffix, value in maps[role].items()}
+    roles = [interface.ATTRIBUTION, interface.HEATMAP, interface.CLASS, interface.SCORE, interface.RESIDUAL]
+    roles += [interface.DIAGNOSTICS] if ledger is not None else []
+    return {role + suffix: value for role in roles for suffix, value in maps[role].items()}
 
 
 def _explain_one(

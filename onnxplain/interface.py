@@ -10,6 +10,7 @@ from typing import Any
 PREFIX = "onnxplain_"
 
 TARGET, BASELINE, NOISE = "target", "baseline", "noise"
+DIAGNOSTICS = "diagnostics"
 ATTRIBUTION, HEATMAP, CLASS, SCORE, RESIDUAL = (
     "attribution",
     "heatmap",
