@@ -11,6 +11,7 @@ from onnxplain.ir.model import Model
 from onnxplain.ir.value import Value
 from onnxplain.methods.study import Study
 from onnxplain.passes.base import Pass
+from onnxplain.passes.canonical.normalisation import FoldBatchNorm
 from onnxplain.rules.composite import Composite
 
 Settings = Mapping[str, Any]
@@ -70,7 +71,8 @@ class Method:
     reduce:     how the attribution becomes a heatmap.
     residual:   for methods that promise a sum: what is missing from it, (N,).
     composite:  the rules of its walk, for `plan`; None where nothing is propagated back.
-    passes:     rewrites of the forward graph that the method wants beforehand.
+    passes:     rewrites of the forward graph beforehand. Batch norm is folded for all: runtimes do so themselves, and
+                what comes back then has one operator less to pass.
     source:     paper and equations.
     """
 
@@ -81,7 +83,7 @@ class Method:
     reduce: Callable[[Study, Value], Value]
     residual: Callable[[Study, Settings, Value], Value] | None = None
     composite: Callable[[Settings], Composite] | None = None
-    passes: Callable[[Settings], tuple[Pass[Model], ...]] = lambda settings: ()
+    passes: Callable[[Settings], tuple[Pass[Model], ...]] = lambda settings: (FoldBatchNorm(),)
     parameters: tuple[Parameter, ...] = ()
 
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:

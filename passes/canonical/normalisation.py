@@ -195,8 +195,8 @@ def _scaled_outputs(layer: gs.Node, w: Array, axis: int, scale: Array) -> Array:
     if layer.op == "ConvTranspose":
         group = int(layer.attrs.get("group", 1))
         rows = scale.reshape(group, 1, -1).repeat(w.shape[0] // group, axis=1).reshape(w.shape[0], -1)
-        return w * rows[(..., *([None] * (w.ndim - 2)))]
-    return w * scale.reshape([-1 if a == axis else 1 for a in range(w.ndim)])
+        return w * rows.astype(w.dtype)[(..., *([None] * (w.ndim - 2)))]
+    return w * scale.astype(w.dtype).reshape([-1 if a == axis else 1 for a in range(w.ndim)])
 
 
 def _bias(model: Model, layer: gs.Node, channels: int) -> Array | None:

@@ -29,6 +29,8 @@ class RefineShapes(Pass[Model]):
             elif node.op == "Gather" and _is_known_size(node):
                 changed += _fold_size(model, node)
                 continue
+            elif node.op == "Resize" and not node.domain:
+                _name_kept_axes(model, node)
             if node.domain or not node.inputs:
                 continue
             for name, (_, shape) in infer(node, int(model.graph.opset), model.weights.array).items():
@@ -50,6 +52,40 @@ def _fix_target(model: Model, node: gs.Node) -> int:
     node.inputs[1] = gs.Constant(f"{node.name}/target", sizes)
     node.attrs.pop("allowzero", None)
     return 1
+
+
+def _name_kept_axes(model: Model, node: gs.Node) -> None:
+    """Give the axes that a Resize leaves alone, such as the batch, the names that they have in its input."""
+    source, output = node.inputs[0], node.outputs[0]
+    if source.shape is None or output.shape is None:
+        return
+    axes = [a % len(source.shape) for a in node.attrs.get("axes", range(len(source.shape)))]
+    scales, sizes = (node.inputs[i] if i < len(node.inputs) else gs.Variable.empty() for i in (2, 3))
+    have, found = list(source.shape), list(output.shape)
+    if isinstance(scales, gs.Constant) and np.prod(scales.shape):
+        same = {axis for axis, by in zip(axes, model.weights.array(scales), strict=True) if by == 1}
+    else:
+        same = {axis for axis, size in zip(axes, _vector(sizes), strict=False) if size == have[axis] is not None}
+    output.shape = [
+        _sharper(new, old) if axis in same or axis not in axes else new
+        for axis, (old, new) in enumerate(zip(have, found, strict=True))
+    ]
+
+
+def _vector(tensor: gs.Tensor) -> list[Dim]:
+    """The sizes in a computed shape, from the front as far as they can be told."""
+    if isinstance(tensor, gs.Constant):
+        return [int(v) for v in np.ravel(tensor.values)]
+    node = tensor.inputs[0] if tensor.inputs else None
+    if node is not None and node.op == "Shape":
+        return _shape_part(node) or []
+    found: list[Dim] = []
+    for part in node.inputs if node is not None and node.op == "Concat" else []:
+        told = _vector(part)
+        found += told
+        if list(part.shape or []) != [len(told)]:
+            break
+    return found
 
 
 def _completed(source: list[Dim], output: list[Dim]) -> list[Dim]:

@@ -1,0 +1,46 @@
+"""Replacing single nodes by others, in place and in order, loop bodies included."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import onnx_graphsurgeon as gs
+
+from onnxplain.ir.builder import Builder
+from onnxplain.ir.model import Model
+from onnxplain.ir.value import Value
+from onnxplain.passes.base import Pass, Refusal, Report
+
+
+class NodeRewrite(Pass[Model]):
+    """Visits every node that the compiler emitted and lets `rewrite` put something else in its place."""
+
+    @abstractmethod
+    def rewrite(self, g: Builder, node: gs.Node) -> Value | str | None:
+        """What the node's output becomes; None where the node is none of this pass's, or why it declines."""
+
+    def run(self, model: Model) -> Report:
+        g = Builder(model)
+        refusals: list[Refusal] = []
+        changed = self._visit(g, model.graph, refusals)
+        return Report(changed, tuple(refusals))
+
+    def _visit(self, g: Builder, graph: gs.Graph, refusals: list[Refusal]) -> int:
+        changed, nodes = 0, []
+        for node in graph.nodes:
+            changed += sum(self._visit(g, body, refusals) for body in node.subgraphs())
+            with g.body() as replacement, g.scope(node.name.removeprefix("onnxplain/")):
+                result = self.rewrite(g, node)
+            if isinstance(result, Value):
+                output = node.outputs[0]
+                node.outputs.clear()
+                node.inputs.clear()
+                result.tensor.inputs[0].outputs[0] = output
+                nodes += replacement
+                changed += 1
+                continue
+            if result is not None:
+                refusals.append(Refusal(node.name, result))
+            nodes.append(node)
+        graph.nodes[:] = nodes
+        return changed
