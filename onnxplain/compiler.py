@@ -25,7 +25,7 @@ from onnxplain.passes.canonical import canonicalise
 from onnxplain.passes.explain.diagnostics import Ledger
 from onnxplain.passes.explain.outputs import attach
 from onnxplain.passes.explain.target import Target
-from onnxplain.passes.optimise.dead_code import DropDeadCode
+from onnxplain.passes.optimise import LOWERING
 from onnxplain.version import __version__
 
 ModelLike = str | Path | onnx.ModelProto
@@ -56,6 +56,10 @@ def compile_file(model: ModelLike, output: str | Path, method: str = "gradient",
 def explained(model: ModelLike, request: Request) -> Model:
     """The pipeline itself."""
     chosen = chosen_methods(request.method, request.parameters)
+    if request.runtime not in LOWERING:
+        raise UsageError(
+            f"there is no runtime {request.runtime!r}. {nearest(request.runtime, LOWERING, kind='runtimes')}"
+        )
     subject, log = canonicalise(load(model))
     wanted = {each.name: each for method, settings in chosen.items() for each in method.passes(settings)}
     run_passes(subject, wanted.values(), log)
@@ -64,7 +68,7 @@ def explained(model: ModelLike, request: Request) -> Model:
     ledger = Ledger(opened.g) if request.diagnostics else None
     outputs = explain(opened, chosen, selected, ledger)
     finish(opened, request, chosen, attach(opened.g, opened.names, outputs), ledger)
-    run_passes(subject, [DropDeadCode()])
+    run_passes(subject, LOWERING[request.runtime], log)
     return subject
 
 

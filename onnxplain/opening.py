@@ -33,6 +33,7 @@ class Request:
     layout:     "auto", "channels-first" or "channels-last".
     preprocess: how a picture becomes the input; kept in the metadata.
     parameters: of the method.
+    runtime:    "cpu", "cuda" or "portable": which kernels the graph is lowered for; the results are the same.
     diagnostics: whether a method of relevance also returns how much arrives at each node and is passed on.
     """
 
@@ -44,6 +45,7 @@ class Request:
     preprocess: Mapping[str, Any] | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     diagnostics: bool = False
+    runtime: str = "portable"
 
 
 @dataclass

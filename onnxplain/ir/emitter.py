@@ -39,9 +39,8 @@ class Emitter:
         self._nodes: list[gs.Node] = self.graph.nodes
         self._constants: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
         self._emitted: dict[object, tuple[gs.Tensor, ...]] = {}
-        self._taken = {node.name for node in self.graph.nodes}
+        self._taken = _names(self.graph)
         for node in self.graph.nodes:
-            self._taken.update(t.name for t in (*node.inputs, *node.outputs))
             self._emitted.setdefault(
                 _key(node.op, node.domain, node.inputs, node.attrs, len(node.outputs)), tuple(node.outputs)
             )
@@ -155,6 +154,17 @@ class Emitter:
             candidate = f"{name}_{count}"
         self._taken.add(candidate)
         return candidate
+
+
+def _names(graph: gs.Graph) -> set[str]:
+    """Every name of a node or tensor in the graph and in the bodies of its loops."""
+    names = {t.name for t in (*graph.inputs, *graph.outputs)}
+    for node in graph.nodes:
+        names.add(node.name)
+        names.update(t.name for t in (*node.inputs, *node.outputs))
+        for body in node.subgraphs():
+            names |= _names(body)
+    return names
 
 
 def _plain(value: Any) -> Any:

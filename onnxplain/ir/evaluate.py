@@ -21,8 +21,11 @@ NOT_FOLDED = frozenset(
 )
 
 
-def evaluate(node: NodeProto, inputs: Mapping[str, Array], opset: int) -> list[Array] | None:
-    """The node's outputs, or None where they are left for run time: random, from another domain, or large."""
+def evaluate(node: NodeProto, inputs: Mapping[str, Array], opset: int, *, whole: bool = False) -> list[Array] | None:
+    """The node's outputs, or None where they are left for run time: random, from another domain, or large.
+
+    whole: large ones too.
+    """
     if node.op_type in NOT_FOLDED or node.domain not in ("", "ai.onnx"):
         return None
     graph = helper.make_graph(
@@ -37,4 +40,4 @@ def evaluate(node: NodeProto, inputs: Mapping[str, Array], opset: int) -> list[A
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     results = [np.asarray(r) for r in ReferenceEvaluator(model).run(None, dict(inputs))]
     allowed = max(_GROW_UP_TO, sum(a.size for a in inputs.values()))
-    return results if sum(r.size for r in results) <= allowed else None
+    return results if whole or sum(r.size for r in results) <= allowed else None

@@ -18,6 +18,9 @@ from onnxplain.ir.weights import Array
 DATA_UP_TO = 64
 """Elements. Operands up to this size may be shapes, axes or bounds, which inference reads."""
 
+LIKE_FIRST = frozenset({"GroupNormalization", "MeanVarianceNormalization"})
+"""Operators whose output is like their first operand, and of which ONNX's inference says nothing or something wrong."""
+
 Inferred = dict[str, tuple[Any, "list[Dim] | None"]]
 """{tensor name: (dtype, shape or None)}"""
 
@@ -27,12 +30,17 @@ def infer(node: gs.Node, opset: int, read: Callable[[gs.Constant], Array], proto
 
     read: gives the numbers of a constant.
     """
+    if node.op in LIKE_FIRST and not node.domain:
+        like = node.inputs[0]
+        return {node.outputs[0].name: (like.dtype, None if like.shape is None else list(like.shape))}
     try:
         schema = onnx.defs.get_schema(node.op, opset, node.domain or "")
     except onnx.defs.SchemaError:
         return {}
     operands = [t for t in node.inputs if not t.is_empty()]
-    types = {t.name: _type_proto(t) for t in operands if t.dtype is not None}
+    if any(t.dtype is None for t in operands):
+        return {}  # it comes from an operator that ONNX does not know
+    types = {t.name: _type_proto(t) for t in operands}
     data = {
         t.name: numpy_helper.from_array(np.asarray(read(t)), t.name)
         for t in operands

@@ -83,6 +83,7 @@ def _source(proto: onnx.ModelProto, *, folder: Path | None, sha256: str, name: s
             f"{name} is not an ONNX model: it has no graph with nodes, outputs and an opset.\n"
             "  Check that the file is an .onnx export and not weights or a checkpoint."
         )
+    _refuse_dangling(proto.graph, name)
     weights = WeightStore(folder)
     external = list(external_tensors(proto))
     for tensor in external:
@@ -91,3 +92,21 @@ def _source(proto: onnx.ModelProto, *, folder: Path | None, sha256: str, name: s
     declared = onnx.GraphProto()
     declared.output.extend(proto.graph.output)
     return Source(proto, weights, sha256, name, bool(external), tuple(declared.output))
+
+
+def _refuse_dangling(graph: onnx.GraphProto, name: str) -> None:
+    """Every tensor must come from somewhere before it is used: half of the tools behind this trust it blindly."""
+    known = {"", *(v.name for v in graph.input), *(t.name for t in graph.initializer)}
+    known.update(t.values.name for t in graph.sparse_initializer)
+    for node in graph.node:
+        for used in node.input:
+            if used not in known:
+                raise BadModel(
+                    f"{name} is broken: node {node.name or node.output[0]!r} ({node.op_type}) uses a tensor {used!r}, "
+                    "which no input, weight or earlier node provides.\n"
+                    "  Check the model with onnx.checker, or export it again."
+                )
+        known.update(node.output)
+    for output in graph.output:
+        if output.name not in known:
+            raise BadModel(f"{name} is broken: no node computes its output {output.name!r}.\n  Export it again.")

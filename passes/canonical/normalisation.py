@@ -195,8 +195,11 @@ def _scaled_outputs(layer: gs.Node, w: Array, axis: int, scale: Array) -> Array:
     if layer.op == "ConvTranspose":
         group = int(layer.attrs.get("group", 1))
         rows = scale.reshape(group, 1, -1).repeat(w.shape[0] // group, axis=1).reshape(w.shape[0], -1)
-        return w * rows.astype(w.dtype)[(..., *([None] * (w.ndim - 2)))]
-    return w * scale.astype(w.dtype).reshape([-1 if a == axis else 1 for a in range(w.ndim)])
+        factor = rows.reshape(*rows.shape, *([1] * (w.ndim - 2)))
+    else:
+        factor = scale.reshape([-1 if a == axis else 1 for a in range(w.ndim)])
+    scaled: Array = w * factor.astype(w.dtype)
+    return scaled
 
 
 def _bias(model: Model, layer: gs.Node, channels: int) -> Array | None:

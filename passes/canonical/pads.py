@@ -84,5 +84,6 @@ def _reach(node: gs.Node) -> list[int]:
 
 def _sizes(node: gs.Node) -> list[int] | None:
     shape = node.inputs[0].shape
-    sizes = list(shape)[2:] if shape is not None else [None]
-    return sizes if all(isinstance(size, int) for size in sizes) else None
+    if shape is None or not all(isinstance(size, int) for size in list(shape)[2:]):
+        return None
+    return [int(size) for size in list(shape)[2:]]

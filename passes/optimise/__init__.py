@@ -1,1 +1,18 @@
 """Passes that change what a graph costs and never what it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from onnxplain.ir.model import Model
+from onnxplain.passes.base import Pass
+from onnxplain.passes.optimise.convolution import FlipUnitStride
+from onnxplain.passes.optimise.dead_code import DropDeadCode
+from onnxplain.passes.optimise.masks import BlockedMasks
+
+LOWERING: Mapping[str, tuple[Pass[Model], ...]] = {
+    "portable": (DropDeadCode(),),
+    "cpu": (DropDeadCode(), FlipUnitStride(), BlockedMasks(), DropDeadCode()),
+    "cuda": (DropDeadCode(),),
+}
+"""What is done last, by the runtime that the graph is for. No rule knows of it."""
