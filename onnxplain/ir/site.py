@@ -41,11 +41,14 @@ class Role:
     first:  a layer with weights, no other between the input and it.
     depth:  which share of the layers with weights comes before, from 0 to 1.
     signal: for a product of two operands that depend on the input, the one that the other was computed from.
+    layer:  the layer with weights that its operand comes from, then what only scales, shifts or reshapes in between;
+            empty where something else lies between.
     """
 
     first: bool = False
     depth: float = 0.0
     signal: int | None = None
+    layer: tuple[Site, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +65,7 @@ class Site:
     role:    its place among the others.
     facts:   what was proven of the operands and of what arrives.
     bounds:  gives a tensor's value at the lowest and at the highest input, for rules that need them.
+    aside:   sends a value to a tensor that the site depends on, past its own operands (RevealCancel).
     """
 
     node: gs.Node
@@ -76,6 +80,7 @@ class Site:
     role: Role = Role()
     facts: Facts = Facts()
     bounds: Bounds | None = None
+    aside: Callable[[Value, Value], None] | None = None
 
     @property
     def op(self) -> str:

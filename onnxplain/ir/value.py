@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxplain.errors import UnsupportedModel
+
 if TYPE_CHECKING:
     from onnxplain.ir.builder import Builder
 
@@ -38,9 +40,12 @@ class Value:
 
     @property
     def shape(self) -> tuple[Dim, ...]:
-        """Sizes, axis by axis. Raises: ValueError if not even the rank is known."""
+        """Sizes, axis by axis. Raises: UnsupportedModel if not even the rank is known."""
         if self.tensor.shape is None:
-            raise ValueError(f"the rank of {self.name!r} is not known")
+            raise UnsupportedModel(
+                f"how many axes {self.name!r} has is known only at run time, and the explanation depends on it.\n"
+                "  Export the model with fixed sizes for all axes but the batch."
+            )
         return tuple(self.tensor.shape)
 
     @property

@@ -48,13 +48,14 @@ BROADCASTING = frozenset(
         "Gemm",
         "Expand",
         "Mod",
+        "Einsum",
     }
 )
 """Operators that stretch an operand: what a rule returns for it may have the output's shape; the walk sums it back."""
 
 NONDIFFERENTIABLE = frozenset(
     {
-        "Shape", "Size", "Constant", "ConstantOfShape", "Range", "EyeLike", "OneHot", "NonZero",
+        "Shape", "Size", "Constant", "ConstantOfShape", "EyeLike", "NonZero",
         "ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor", "Not",
         "IsNaN", "IsInf", "Sign", "Floor", "Ceil", "Round", "Hardmax",
         "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",

@@ -8,6 +8,8 @@ from onnxplain.ir.site import Role, Site
 from onnxplain.rules.lrp.affine import LINEAR, is_linear
 
 _PRODUCTS = ("Mul", "Div")
+_AFFINE = frozenset({"Add", "Sub", "Mul", "Div", "BatchNormalization"})
+_PASSING = frozenset({"Neg", "Identity", "Cast", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
 
 
 def roles(sites: Sequence[Site]) -> dict[str, Role]:
@@ -29,6 +31,7 @@ def roles(sites: Sequence[Site]) -> dict[str, Role]:
             first=site.name in order and not after_layer,
             depth=order.get(site.name, 0) / max(len(layers) - 1, 1),
             signal=_signal(site, producers) if site.op in _PRODUCTS and sum(site.varying) == 2 else None,
+            layer=_layer(site, producers),
         )
     return found
 
@@ -41,6 +44,28 @@ def _signal(site: Site, producers: Mapping[str, Site]) -> int | None:
     if _depends(b, a, producers):
         return 0
     return 1 if site.op == "Mul" and _depends(a, b, producers) else None
+
+
+def _layer(site: Site, producers: Mapping[str, Site]) -> tuple[Site, ...]:
+    """The layer with weights whose output the site's one signal is, and what lies between."""
+    between: list[Site] = []
+    while sum(site.varying) == 1:
+        before = producers.get(site[site.varying.index(True)].name)
+        if before is None or not (is_linear(before) or _only_scales(before)):
+            break
+        between.insert(0, before)
+        if is_linear(before):
+            return tuple(between)
+        site = before
+    return ()
+
+
+def _only_scales(site: Site) -> bool:
+    """Each output element is one element of the signal, times a constant, plus a constant."""
+    if sum(site.varying) != 1 or (site.op == "Div" and site.varying[1]):
+        return False
+    signal = site[site.varying.index(True)]
+    return site.op in _PASSING or (site.op in _AFFINE and signal.tensor.shape == site.y.tensor.shape is not None)
 
 
 def _depends(name: str, on: str, producers: Mapping[str, Site]) -> bool:

@@ -81,10 +81,16 @@ def _between(nodes: Sequence[gs.Node], source: str, score: str) -> tuple[gs.Node
 def _varying(nodes: Sequence[gs.Node], source: str) -> set[str]:
     varying = {source}
     for node in nodes:
-        if node.op in NONDIFFERENTIABLE or not any(t.name in varying for t in node.inputs):
+        if node.op in NONDIFFERENTIABLE or varying.isdisjoint(_read(node)):
             continue
         varying.update(t.name for t in node.outputs if not t.is_empty() and _is_real(t))
     return varying
+
+
+def _read(node: gs.Node) -> set[str]:
+    """The tensors that a node takes, those that its branches take from outside among them."""
+    inside = (name for graph in node.subgraphs(recursive=True) for name in graph.tensors())
+    return {*(t.name for t in node.inputs), *inside}
 
 
 def _is_real(tensor: gs.Tensor) -> bool:

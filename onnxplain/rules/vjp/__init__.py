@@ -9,4 +9,5 @@ from onnxplain.rules.vjp import (  # noqa: F401
     normalisation,
     pooling,
     reduction,
+    resampling,
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from onnxplain.ir.builder import Builder
@@ -61,18 +63,21 @@ def slice_(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
             before = [b for b, _, _ in spans]
             after = [int(n or 0) - max(b, e) for (b, e, _), n in zip(spans, sizes, strict=True)]
             return (g.pad(dy, before, after, along),)
-    return (_put_back(g, s, dy),)
+    return (put_back(g, s, dy),)
 
 
-def _put_back(g: Builder, s: Site, dy: Value) -> Value:
-    """dy at the positions the node took from its operand, zeros elsewhere: the node is rerun on the positions."""
+def put_back(g: Builder, s: Site, dy: Value, dtype: type[np.integer[Any]] = np.int64) -> Value:
+    """dy at the positions the node took from its operand, zeros elsewhere: the node is rerun on the positions.
+
+    dtype: of the positions, where runtimes have the operator for some whole numbers only.
+    """
     x = s[0]
-    total = g.op("ReduceProd", g.shape(x), keepdims=0)
-    positions = g.op("Range", g.constant(np.int64(0)), total, g.constant(np.int64(1)))
-    taken = s.with_operands(g.reshape(positions, g.shape(x)), *s.x[1:]).rerun(g)
-    zeros = g.reshape(g.full_like(x, 0), [-1])
-    zeros = g.cast(zeros, dy)
-    flat = g.op("ScatterElements", zeros, g.reshape(taken, [-1]), g.reshape(dy, [-1]), axis=0, reduction="add")
+    total = g.reduce("ReduceProd", g.shape(x), [0])
+    positions = g.op("Range", g.constant(np.int64(0)), g.squeeze(total, [0]), g.constant(np.int64(1)))
+    taken = s.with_operands(g.cast(g.reshape(positions, g.shape(x)), dtype), *s.x[1:]).rerun(g)
+    taken = g.reshape(g.cast(taken, np.int64), [-1])
+    zeros = g.op("ConstantOfShape", total, value=np.zeros(1, dy.dtype))
+    flat = g.op("ScatterElements", zeros, taken, g.reshape(dy, [-1]), axis=0, reduction="add")
     return g.reshape(flat, g.target_shape(x))
 
 
@@ -94,17 +99,16 @@ def space_to_depth(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
 
 @vjp("Tile")
 def tile(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
-    return (_put_back(g, s, dy),)
+    return (put_back(g, s, dy),)
 
 
 @vjp("Pad")
 def pad(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
     """Cut off what was padded; in the modes that repeat the operand, add it where it came from."""
     if s.attr("mode", "constant") != "constant":
-        return (_put_back(g, s, dy),)
-    axes = s.optional(3)
-    along = list(range(s[0].rank)) if axes is None else [int(a) % s[0].rank for a in g.values(axes)]
-    pads = s[1]
+        return (put_back(g, s.with_operands(*s.x[:2], None, s.optional(3)), dy),)
+    pads, axes = s[1], s.optional(3)
+    along = list(range(s[0].rank)) if axes is None else [int(a) % s[0].rank for a in s.numbers(g, 3)]
     if pads.is_constant:
         before = [int(v) for v in g.values(pads)][: len(along)]
         after = [int(v) for v in g.values(pads)][len(along) :]

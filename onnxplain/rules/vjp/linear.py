@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from string import ascii_letters
+
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.site import Site
-from onnxplain.ir.value import Value
-from onnxplain.rules.table import vjp
+from onnxplain.ir.value import Dim, Value
+from onnxplain.rules.table import ALL, vjp
 from onnxplain.rules.vjp.windows import Window, cut, transposed
 
 
@@ -62,3 +64,46 @@ def matmul(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
         da, db = dy @ g.swap_last(b), g.swap_last(a) @ dy
     # A vector stands for any batch of matrices: its own axis last, the batch summed by the walk.
     return g.squeeze(da, [da.rank - 2]) if row else da, g.squeeze(db, [db.rank - 1]) if column else db
+
+
+@vjp("Einsum", wrt=ALL)
+def einsum(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    """dy takes the operand's place in the product, and its indices the result's.
+
+    An index that only this operand has was summed: the derivative is the same all along it. An axis of one may have
+    been stretched to the size that its index has elsewhere; the walk sums that back.
+    """
+    terms, result = _indices(s)
+    sizes: dict[str, set[Dim]] = {}
+    for index, size in zip("".join(terms), (n for x in s.operands for n in x.shape), strict=True):
+        sizes.setdefault(index, set()).add(size)
+    flows = []
+    for i, term in enumerate(terms):
+        others = terms[:i] + terms[i + 1 :]
+        found = "".join(index for index in term if index in set(result).union(*others))
+        d = g.op(
+            "Einsum", dy, *s.operands[:i], *s.operands[i + 1 :], equation=f"{','.join([result, *others])}->{found}"
+        )
+        d.tensor.shape = [
+            n if len(sizes[index]) == 1 or isinstance(n, int) else None for index, n in zip(found, d.shape, strict=True)
+        ]
+        lone = [axis for axis, index in enumerate(term) if index not in found]
+        flows.append(g.expand_like(g.unsqueeze(d, lone), s[i]) if lone else d)
+    return tuple(flows)
+
+
+def _indices(s: Site) -> tuple[list[str], str]:
+    """The operands' indices and the result's, with letters in the place of an ellipsis.
+
+    Raises: UnsupportedOp for a diagonal.
+    """
+    left, arrow, result = s.attr("equation").replace(" ", "").partition("->")
+    ranks = [x.rank - len(term) + 3 for x, term in zip(s.operands, left.split(","), strict=True) if "..." in term]
+    free = "".join(sorted(set(ascii_letters) - set(left)))[: max(ranks, default=0)]
+    if not arrow:
+        letters = sorted(index for index in set(left) - {",", "."} if left.count(index) == 1)
+        result = "".join(["..." * ("..." in left), *letters])
+    terms = left.replace("...", free).split(",")
+    if any(len(set(term)) < len(term) for term in terms):
+        raise s.refused(f"for the equation {s.attr('equation')!r}")
+    return terms, result.replace("...", free)

@@ -27,12 +27,12 @@ def max_pool(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
         g.reshape(winners, [-1]),
         g.reshape(dy, [-1]),
         axis=0,
-        reduction="add" if _overlaps(s) else None,
+        reduction="add" if overlaps(s) else None,
     )
     return (g.reshape(flat, g.target_shape(x)),)
 
 
-def _overlaps(s: Site) -> bool:
+def overlaps(s: Site) -> bool:
     """Whether an element can lie under two windows."""
     kernel = s.attr("kernel_shape")
     every = zip(kernel, s.attr("dilations", [1] * len(kernel)), s.attr("strides", [1] * len(kernel)), strict=True)
@@ -50,7 +50,10 @@ def average_pool(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
 
 @vjp("LpPool", "GlobalLpPool")
 def lp_pool(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
-    """y = (sum |x|^p)^(1/p), dx = sign(x) |x|^(p-1) * (sum over the windows that see x of dy y^(1-p)); 0 where y = 0."""
+    """y = (sum |x|^p)^(1/p), and zero where y = 0.
+
+    dx = sign(x) |x|^(p-1) * (sum over the windows that see x of dy y^(1-p)).
+    """
     x, y, p = s[0], s.y, s.attr("p", 2)
     share = dy if p == 1 else dy * g.mask(y > 0, dy) / g.where(y > 0, y, 1) ** (p - 1)
     seen = share if s.op == "GlobalLpPool" else spread(g, share, x, Window.of(s))

@@ -11,7 +11,7 @@ from onnxplain.rules.table import vjp
 def reduced_axes(g: Builder, s: Site) -> list[int]:
     """The axes a Reduce* node sums over, as non-negative numbers."""
     x, axes = s[0], s.optional(1)
-    given = s.attr("axes") if axes is None else [int(a) for a in g.values(axes)]
+    given = s.attr("axes") if axes is None else [int(a) for a in s.numbers(g, 1)]
     if not given:
         return [] if s.attr("noop_with_empty_axes", 0) else list(range(x.rank))
     return [int(a) % x.rank for a in given]

@@ -28,15 +28,16 @@ class Window:
 
         Raises: UnsupportedOp where pads or the kernel's sizes are only known at run time.
         """
-        kernel = s.attr("kernel_shape") or s[1].shape[2:]
+        given = s.attr("kernel_shape") or s[1].shape[2:]
+        kernel = [int(k) for k in given if isinstance(k, int)]
         if s.attr("auto_pad", "NOTSET") != "NOTSET":
             raise s.refused(f"with auto_pad={s.attr('auto_pad')} and sizes known only at run time")
-        if not all(isinstance(k, int) for k in kernel):
+        if len(kernel) < len(given):
             raise s.refused("whose kernel has sizes known only at run time")
         n = len(kernel)
         pads = list(s.attr("pads", [0] * 2 * n))
         return Window(
-            list(kernel),
+            kernel,
             list(s.attr("strides", [1] * n)),
             list(s.attr("dilations", [1] * n)),
             pads[:n],
@@ -51,11 +52,6 @@ class Window:
     def reach(self) -> list[int]:
         """How many elements lie under the window from end to end, holes of dilation included."""
         return [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
-
-    @property
-    def overlaps(self) -> bool:
-        """Whether an element can lie under two windows."""
-        return any(r > stride for r, stride in zip(self.reach, self.strides, strict=True))
 
 
 def transposed(g: Builder, dy: Value, w: Value, x: Value, window: Window, group: int) -> Value:

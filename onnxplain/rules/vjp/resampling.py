@@ -1,0 +1,98 @@
+"""Derivatives of resampling: along each axis it is a matrix, and what arrives goes through its transpose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import helper
+
+from onnxplain.ir.builder import Builder
+from onnxplain.ir.evaluate import evaluate
+from onnxplain.ir.site import Site
+from onnxplain.ir.value import Dim, Value
+from onnxplain.ir.weights import Array
+from onnxplain.rules.table import vjp
+from onnxplain.rules.vjp.layout import put_back
+
+
+@dataclass(frozen=True)
+class Change:
+    """One axis of a Resize: sizes before and after, and the factor between them where the node states it."""
+
+    axis: int
+    have: Dim
+    want: Dim
+    factor: float | None
+
+    @property
+    def known(self) -> bool:
+        return isinstance(self.have, int) and isinstance(self.want, int)
+
+    @property
+    def whole(self) -> bool:
+        """Whether each element is repeated equally often."""
+        if not isinstance(self.have, int) or not isinstance(self.want, int):
+            return False
+        times, rest = divmod(self.want, self.have)
+        return not rest and self.factor in (None, times)
+
+
+@vjp("Resize")
+def resize(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    """A matrix for each axis, which needs sizes known beforehand.
+
+    Nearest only moves elements, and does without. It goes by the matrix too where that is sure: elsewhere runtimes may
+    round to another element than the one that ONNX's own implementation finds.
+    """
+    if s.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
+        raise s.refused("with coordinate_transformation_mode=tf_crop_and_resize")
+    changes = _changes(g, s)
+    if s.attr("mode", "nearest") == "nearest" and (changes is None or not all(c.whole for c in changes)):
+        return (put_back(g, s, dy, np.int32),)
+    if changes is None:
+        raise s.refused(f"with mode={s.attr('mode')} and its factors or its aspect known only at run time")
+    for change in changes:
+        if not change.known:
+            raise s.refused(f"with mode={s.attr('mode')} and the size of axis {change.axis} known only at run time")
+        dy = _along(g, dy, g.constant(_matrix(g, s, change), dy.dtype), change.axis)
+    return (dy,)
+
+
+def _changes(g: Builder, s: Site) -> list[Change] | None:
+    """The axes that a Resize changes, None where its factors are not known."""
+    x, y, scales = s[0], s.y, s.optional(2)
+    axes = [a % x.rank for a in s.attr("axes", range(x.rank))]
+    if scales is None or scales.shape == (0,):
+        if s.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
+            return None
+        return [Change(a, x.shape[a], y.shape[a], None) for a in axes if x.shape[a] is None or x.shape[a] != y.shape[a]]
+    if not scales.is_constant:
+        return None
+    factors = {axis: float(by) for axis, by in zip(axes, s.numbers(g, 2), strict=True)}
+    return [Change(axis, x.shape[axis], y.shape[axis], by) for axis, by in factors.items() if by != 1]
+
+
+def _along(g: Builder, dy: Value, matrix: Value, axis: int) -> Value:
+    """The transpose of a matrix (in, out) applied to one axis."""
+    if axis == dy.rank - 2:
+        return matrix @ dy
+    last = [*(a for a in range(dy.rank) if a != axis), axis]
+    return g.transpose(g.transpose(dy, last) @ g.swap_last(matrix), [int(a) for a in np.argsort(last)])
+
+
+def _matrix(g: Builder, s: Site, change: Change) -> Array:
+    """What the operator makes of each unit vector of an axis, by ONNX's own implementation: (in, out)."""
+    attrs = {k: v for k, v in s.node.attrs.items() if k not in ("axes", "keep_aspect_ratio_policy")}
+    have, want = int(change.have or 0), int(change.want or 0)
+    given: dict[str, Array] = {"x": np.eye(have)}
+    if change.factor is None:
+        given["sizes"] = np.array([have, want], np.int64)
+        operands = ["x", "", "", "sizes"]
+    else:
+        given["scales"] = np.array([1, change.factor], np.float32)
+        operands = ["x", "", "scales"]
+    (matrix,) = evaluate(helper.make_node("Resize", operands, ["y"], **attrs), given, g.opset, whole=True) or (None,)
+    if matrix is None or matrix.shape != (have, want):
+        raise s.refused(f"from {have} to {want} elements")
+    return matrix

@@ -1,0 +1,55 @@
+"""One-input non-linearities. Attributes are sums of powers of two where they can be: ONNX keeps them in float32."""
+
+import torch
+import torch.nn.functional as F
+
+from tests.rules.harness import against_torch, between, case, constant, real
+
+WIDE = between(-5, 5, 4, 7)
+"""Draws on both sides of every bend."""
+
+BENDS = real([[-6, -3, -1, -0.5, 0, 0.5, 1, 3, 6]])
+
+CASES = [
+    case("Relu", "y = Relu(x)", F.relu, x=WIDE),
+    case("Relu", "y = Relu(x)", F.relu, x=BENDS),
+    case("LeakyRelu", "y = LeakyRelu(x)", lambda x: F.leaky_relu(x, 0.01), x=WIDE, double=1e-7),
+    case("LeakyRelu", "y = LeakyRelu<alpha=0.25>(x)", lambda x: F.leaky_relu(x, 0.25), x=BENDS),
+    case("LeakyRelu", "y = LeakyRelu<alpha=-0.5>(x)", lambda x: F.leaky_relu(x, -0.5), x=WIDE),
+    case("PRelu", "y = PRelu(x, slope)", lambda x, slope: x.relu() + slope * x.clamp(max=0), x=(2, 3, 4), slope=(3, 1)),
+    case("PRelu", "y = PRelu(x, slope)", lambda x, slope: x.relu() + slope * x.clamp(max=0), x=(2, 3, 4), slope=(1,)),
+    case("PRelu", "y = PRelu(x, slope)", lambda x, slope: x.relu() + slope * x.clamp(max=0), x=(2, 3), slope=(2, 3)),
+    case("PRelu", "y = PRelu(x, slope)", lambda x, slope: x.relu() + slope * x.clamp(max=0),
+         x=(2, 3, 4, 5), slope=constant((3, 1, 1))),
+    case("ThresholdedRelu", "y = ThresholdedRelu(x)", lambda x: F.threshold(x, 1, 0), x=BENDS),
+    case("ThresholdedRelu", "y = ThresholdedRelu<alpha=0.5>(x)", lambda x: F.threshold(x, 0.5, 0), x=WIDE),
+    case("Shrink", "y = Shrink(x)", lambda x: x * (x.abs() > 0.5), x=BENDS),
+    case("Shrink", "y = Shrink<lambd=2.0, bias=2.0>(x)", lambda x: F.softshrink(x, 2), x=WIDE),
+    case("Elu", "y = Elu(x)", F.elu, x=WIDE),
+    case("Elu", "y = Elu<alpha=0.75>(x)", lambda x: F.elu(x, 0.75), x=WIDE),
+    case("Selu", "y = Selu(x)", F.selu, x=WIDE, double=1e-7),
+    case("Selu", "y = Selu<alpha=1.5, gamma=1.25>(x)",
+         lambda x: 1.25 * torch.where(x > 0, x, 1.5 * x.exp() - 1.5), x=WIDE),
+    case("Celu", "y = Celu(x)", F.celu, x=WIDE, double=None),
+    case("Celu", "y = Celu<alpha=2.0>(x)", lambda x: F.celu(x, 2), x=WIDE, double=None),
+    case("Sigmoid", "y = Sigmoid(x)", torch.sigmoid, x=WIDE),
+    case("Tanh", "y = Tanh(x)", torch.tanh, x=WIDE),
+    case("Softplus", "y = Softplus(x)", F.softplus, x=WIDE),
+    case("Softsign", "y = Softsign(x)", F.softsign, x=WIDE),
+    case("HardSigmoid", "y = HardSigmoid(x)", lambda x: (0.2 * x + 0.5).clamp(0, 1), x=WIDE, double=1e-7),
+    case("HardSigmoid", "y = HardSigmoid<alpha=0.125, beta=0.25>(x)", lambda x: (0.125 * x + 0.25).clamp(0, 1), x=WIDE),
+    case("HardSwish", "y = HardSwish(x)", F.hardswish, x=WIDE),
+    case("Gelu", "y = Gelu(x)", F.gelu, x=WIDE),
+    case("Gelu", 'y = Gelu<approximate="tanh">(x)', lambda x: F.gelu(x, approximate="tanh"), x=WIDE),
+    case("Mish", "y = Mish(x)", F.mish, x=WIDE),
+    case("Erf", "y = Erf(x)", torch.erf, x=(3, 4)),
+    case("Softmax", "y = Softmax(x)", lambda x: x.softmax(-1), x=(2, 3, 4)),
+    case("Softmax", "y = Softmax<axis=1>(x)", lambda x: x.softmax(1), x=(2, 3, 4)),
+    case("Softmax", "y = Softmax<axis=0>(x)", lambda x: x.softmax(0), x=(2, 3, 4)),
+    case("Softmax", "y = Softmax<axis=-2>(x)", lambda x: x.softmax(-2), x=(2, 3, 4)),
+    case("LogSoftmax", "y = LogSoftmax(x)", lambda x: x.log_softmax(-1), x=(2, 3, 4)),
+    case("LogSoftmax", "y = LogSoftmax<axis=1>(x)", lambda x: x.log_softmax(1), x=(2, 3, 4)),
+    case("LogSoftmax", "y = LogSoftmax<axis=-3>(x)", lambda x: x.log_softmax(0), x=(2, 3, 4)),
+]  # fmt: skip
+
+test_derivative = against_torch(CASES)

@@ -1,0 +1,77 @@
+"""Resampling. Where torch has no such coordinates, differences of ONNX's own implementation serve; it is linear."""
+
+from typing import Any
+
+import torch.nn.functional as F
+
+from tests.rules.harness import ALWAYS, SIZED, STATIC, Case, against_torch, case, factors
+
+
+def by(x: tuple[int, ...], scales: list[float], like: str = "", **attributes: Any) -> Case:
+    """A Resize by factors. Only nearest, the default, does without sizes known beforehand."""
+    function = interpolation(like, scale_factor=tuple(scales[2:]))
+    shapes = SIZED if "mode" in attributes else ALWAYS
+    text = f'y = Resize{written(attributes)}(x, "", scales)'
+    return case("Resize", text, function, x=x, scales=factors(scales), shapes=shapes, double=places(like))
+
+
+def to(x: tuple[int, ...], sizes: list[int], like: str = "", **attributes: Any) -> Case:
+    """A Resize to sizes, the first of which is the batch's."""
+    function = interpolation(like, size=tuple(sizes[2:]))
+    shapes = (STATIC,) if "mode" in attributes else ALWAYS
+    text = f'y = Resize{written(attributes)}(x, "", "", sizes)'
+    return case("Resize", text, function, x=x, sizes=sizes, shapes=shapes, double=places(like))
+
+
+def written(attributes: dict[str, Any]) -> str:
+    names = {"at": "coordinate_transformation_mode", "side": "nearest_mode"}
+    listed = [f'{names.get(k, k)}="{v}"' if isinstance(v, str) else f"{k}={v}" for k, v in attributes.items()]
+    return f"<{', '.join(listed)}>" if listed else ""
+
+
+def interpolation(like: str, **target: Any) -> Any:
+    """torch's own, such as "bilinear" or, with its corners aligned, "bilinear corners"; None where it has none."""
+    mode, _, corners = like.partition(" ")
+    how = {"align_corners": bool(corners)} if mode not in ("", "nearest") else {}
+    return (lambda x: F.interpolate(x, mode=mode, **target, **how)) if mode else None
+
+
+def places(like: str) -> float:
+    """Of bicubic, torch takes the places between pixels in float32."""
+    return 1e-6 if like.startswith("bicubic") else 1e-9
+
+
+CASES = [
+    by((1, 2, 3, 4), [1, 1, 2, 2], "nearest"),
+    by((1, 2, 3, 4), [1, 1, 2, 3], "nearest", at="asymmetric", side="floor"),
+    by((1, 2, 4, 6), [1, 1, 1.5, 0.5], at="asymmetric", side="ceil"),
+    by((1, 2, 3, 4), [1, 1, 2, 0.5], side="round_prefer_ceil"),
+    by((1, 2, 3, 4), [1, 1, 2, 2.5], at="align_corners"),
+    to((1, 2, 3, 5), [1, 2, 7, 3], "nearest", at="asymmetric", side="floor"),
+    by((1, 2, 3, 4), [1, 1, 3, 2], "nearest"),
+    to((2, 2), [2, 4]),
+    by((1, 2, 3, 4), [1, 1, 2, 2], "bilinear", mode="linear"),
+    by((2, 2, 4, 3), [1, 1, 1.5, 3], "bilinear", mode="linear", at="pytorch_half_pixel"),
+    by((1, 2, 3, 4), [1, 1, 2, 0.75], mode="linear", at="asymmetric"),
+    by((1, 2, 4, 5), [1, 1, 1.3, 0.7], mode="linear", at="half_pixel_symmetric"),
+    by((2, 3, 4), [1, 1, 2.5], "linear", mode="linear"),
+    by((1, 2, 2, 3, 2), [1, 1, 2, 2, 2], "trilinear", mode="linear"),
+    by((1, 2, 8, 6), [1, 1, 0.5, 0.5], mode="linear", antialias=1),
+    by((1, 2, 3, 4), [1, 1, 1, 2], "bilinear", mode="linear"),
+    to((1, 2, 3, 4), [1, 2, 7, 5], "bilinear corners", mode="linear", at="align_corners"),
+    to((2, 2, 6, 7), [2, 2, 3, 5], "bilinear", mode="linear"),
+    to((1, 2, 3, 4), [1, 2, 6, 4], "bilinear", mode="linear"),
+    to((1, 2, 3, 4), [1, 2, 1, 5], mode="linear", at="align_corners"),
+    to((1, 2, 4, 7), [1, 2, 6, 5], "bicubic", mode="cubic"),
+    to((1, 2, 4, 5), [1, 2, 6, 9], "bicubic corners", mode="cubic", at="align_corners"),
+    by((1, 2, 4, 4), [1, 1, 2, 1.5], mode="cubic", cubic_coeff_a=-0.5, exclude_outside=1),
+    by((1, 2, 3, 4), [1, 1, 2, 2], mode="cubic", at="asymmetric"),
+    case("Resize", 'y = Resize<axes=[2,3], mode="linear">(x, "", scales)', interpolation("bilinear", scale_factor=2),
+         x=(1, 2, 3, 4), scales=factors([2, 2]), shapes=SIZED),
+    case("Resize", 'y = Resize<axes=[3], mode="linear">(x, "", "", sizes)', interpolation("bilinear", size=(3, 7)),
+         x=(1, 2, 3, 4), sizes=[7], shapes=SIZED),
+    case("Resize", 's = Shape<end=2>(x); to = Concat<axis=0>(s, hw); y = Resize<mode="linear">(x, "", "", to)',
+         interpolation("bilinear", size=(5, 2)), x=(2, 2, 3, 4), hw=[5, 2], shapes=SIZED),
+]  # fmt: skip
+
+test_derivative = against_torch(CASES)
