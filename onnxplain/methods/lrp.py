@@ -15,7 +15,7 @@ from onnxplain.methods.method import Method, Parameter, Settings, at_least
 from onnxplain.methods.study import Study
 from onnxplain.passes.canonical.normalisation import FoldBatchNorm
 from onnxplain.passes.explain.baseline import constant_colour
-from onnxplain.rules.composite import Composite, Entry, op
+from onnxplain.rules.composite import Composite
 from onnxplain.rules.lrp import composites as tables
 from onnxplain.rules.lrp import custom
 from onnxplain.rules.lrp.affine import is_linear
@@ -39,6 +39,9 @@ COMMON = (
     Parameter("stabiliser", float, 1e-6, "keeps other denominators than epsilon's from zero", check=at_least(0)),
     Parameter("gate", str, "signal", "who takes the relevance of a product of two signals", ("signal", "share")),
     Parameter("pool", str, "winner", "who takes the relevance of a max-pool", ("winner", "proportional")),
+    Parameter(
+        "norm", str, "affine", "batch norm that could not be folded shares as a layer, or passes", ("affine", "pass")
+    ),
     Parameter("sign_analysis", bool, True, "leave out terms that are proven to be zero; the result is the same"),
 )
 BOUNDS = (
@@ -112,25 +115,23 @@ def _missing(study: Study, settings: Settings, attribution: Value) -> Value:
     return study.target.score - g.sum(attribution, range(1, attribution.rank), keepdims=False)
 
 
-def _options(settings: Settings, norm: Entry | None = None) -> Options:
+def _options(settings: Settings) -> Options:
     return Options(
-        eps=settings["stabiliser"],
+        eps=CAPTUM_EPS if settings.get("compat") == "captum" else settings["stabiliser"],
         share_gate=settings["gate"] == "share",
         share_pool=settings["pool"] == "proportional",
-        norm=norm,
+        pass_norm=settings["norm"] == "pass" or settings.get("compat") == "zennit",
     )
 
 
 def _single(
     name: str, summary: str, source: str, layer: Callable[[Settings], tuple[Rule, str]], *own: Parameter
 ) -> Method:
-    """One rule for every layer with weights; batch norm that stands alone shares as an affine layer does."""
+    """One rule for every layer with weights."""
 
     def table(settings: Settings) -> Composite:
         rule, label = layer(settings)
-        eps = CAPTUM_EPS if settings["compat"] == "captum" else settings["stabiliser"]
-        norm = Entry(op("BatchNormalization"), epsilon(eps), f"epsilon {eps:g}", "zero")
-        return tables.uniform(name, tables.layers(is_linear, rule, label), _options(settings, norm))
+        return tables.uniform(name, tables.layers(is_linear, rule, label), _options(settings))
 
     return _method(name, summary, source, table, *own, COMPAT)
 

@@ -42,13 +42,14 @@ class Options:
     eps:        the stabiliser of sums and pools, and of the signed rules.
     share_gate: products of two signals are halved instead of going to the signal.
     share_pool: max-pooling shares in proportion instead of going to the winner.
-    norm:       the line for batch norm that stands alone; by default relevance passes through it.
+    pass_norm:  batch norm that stands alone passes everything through (zennit) instead of sharing as y = k x + c does,
+                where c takes its part. Sharing keeps relevance where the values are.
     """
 
     eps: float = 1e-6
     share_gate: bool = False
     share_pool: bool = False
-    norm: Entry | None = None
+    pass_norm: bool = False
 
 
 def conv(site: Site) -> bool:
@@ -73,10 +74,11 @@ def within(where: Where, low: float, high: float) -> Where:
 
 def base(o: Options) -> tuple[Entry, ...]:
     """Everything that is not a layer with weights."""
+    norm = op("BatchNormalization")
     pool = Entry(op("MaxPool"), proportional_pool(o.eps), "proportional", "zero")
     return (
         *((pool,) if o.share_pool else ()),
-        o.norm or Entry(op("BatchNormalization"), pass_through, "pass"),
+        Entry(norm, pass_through, "pass") if o.pass_norm else Entry(norm, epsilon(o.eps), f"epsilon {o.eps:g}", "zero"),
         Entry(op(*_ACTIVATIONS_AT_ZERO), pass_through, "pass", "inherits"),
         Entry(op(*_ACTIVATIONS), pass_through, "pass"),
         Entry(op(*_ROUTING), route, "route", "inherits"),
