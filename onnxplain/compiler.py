@@ -11,7 +11,6 @@ import onnx
 from onnxplain import interface
 from onnxplain.errors import UsageError, nearest
 from onnxplain.interface import Metadata
-from onnxplain.ir.builder import Builder
 from onnxplain.ir.load import load
 from onnxplain.ir.model import Model
 from onnxplain.ir.save import to_proto, write
@@ -19,13 +18,14 @@ from onnxplain.ir.value import Value
 from onnxplain.methods import named
 from onnxplain.methods.method import Explanation, Method
 from onnxplain.methods.study import Study
-from onnxplain.opening import Opened, Request, open_model, select
+from onnxplain.opening import Opened, Request, Selection, open_model, select
 from onnxplain.passes.base import run_passes
 from onnxplain.passes.canonical import canonicalise
 from onnxplain.passes.explain.diagnostics import Ledger
 from onnxplain.passes.explain.outputs import attach
 from onnxplain.passes.explain.target import Target
 from onnxplain.passes.optimise import LOWERING
+from onnxplain.runtime.preprocess import Preprocess
 from onnxplain.version import __version__
 
 ModelLike = str | Path | onnx.ModelProto
@@ -94,7 +94,7 @@ def chosen_methods(names: str, parameters: Mapping[str, Any]) -> dict[Method, di
 def explain(
     opened: Opened,
     chosen: Mapping[Method, Mapping[str, Any]],
-    selected: Sequence[Target],
+    selected: Selection,
     ledger: Ledger | None = None,
 ) -> dict[str, Value]:
     """Emit every method for every class: the values to become outputs, by role.
@@ -102,19 +102,23 @@ def explain(
     Raises: UsageError if diagnostics are asked for where there is not one walk of relevance.
     """
     g = opened.g
+
+    def stacked(values: Sequence[Value]) -> Value:
+        return g.concat([g.unsqueeze(v, [1]) for v in values], axis=1) if selected.ranked else values[0]
+
     maps: dict[str, dict[str, Value]] = {interface.ATTRIBUTION: {}, interface.HEATMAP: {}, interface.RESIDUAL: {}}
     for method, settings in chosen.items():
         suffix = f"_{method.name}" if len(chosen) > 1 else ""
-        each = [_explain_one(opened, method, settings, target, ledger) for target in selected]
-        maps[interface.ATTRIBUTION][suffix] = _stacked(g, [e.attribution for e in each])
-        maps[interface.HEATMAP][suffix] = _stacked(g, [e.heatmap for e in each])
+        each = [_explain_one(opened, method, settings, target, ledger) for target in selected.targets]
+        maps[interface.ATTRIBUTION][suffix] = stacked([e.attribution for e in each])
+        maps[interface.HEATMAP][suffix] = stacked([e.heatmap for e in each])
         residuals = [e.residual for e in each if e.residual is not None]
         if residuals:
-            maps[interface.RESIDUAL][suffix] = _stacked(g, residuals)
-    maps[interface.CLASS] = {"": _stacked(g, [t.classes for t in selected])}
-    maps[interface.SCORE] = {"": _stacked(g, [t.score for t in selected])}
+            maps[interface.RESIDUAL][suffix] = stacked(residuals)
+    maps[interface.CLASS] = {"": stacked([t.classes for t in selected.targets])}
+    maps[interface.SCORE] = {"": stacked([t.score for t in selected.targets])}
     if ledger is not None:
-        if len(chosen) > 1 or len(selected) > 1 or not ledger.rows:
+        if len(chosen) > 1 or selected.ranked or not ledger.rows:
             raise UsageError("diagnostics are for one method that propagates relevance (lrp-*), and one class.")
         maps[interface.DIAGNOSTICS] = {"": ledger.table()}
     roles = [interface.ATTRIBUTION, interface.HEATMAP, interface.CLASS, interface.SCORE, interface.RESIDUAL]
@@ -126,7 +130,17 @@ def _explain_one(
     opened: Opened, method: Method, settings: Mapping[str, Any], target: Target, ledger: Ledger | None
 ) -> Explanation:
     g = opened.g
-    study = Study(g, opened.x, opened.forward, target, opened.layout, opened.run_time_input, opened.preprocess, ledger)
+    study = Study(
+        g,
+        opened.x,
+        opened.forward,
+        target,
+        opened.layout,
+        opened.run_time_input,
+        opened.preprocess,
+        ledger,
+        loops=opened.loops,
+    )
     explanation = method.explain(study, settings)
     if target.poison is None:
         return explanation
@@ -140,11 +154,6 @@ def _explain_one(
         poisoned(explanation.heatmap),
         None if explanation.residual is None else poisoned(explanation.residual),
     )
-
-
-def _stacked(g: Builder, values: Sequence[Value]) -> Value:
-    """One value as it is; several side by side on a new axis after the batch."""
-    return values[0] if len(values) == 1 else g.concat([g.unsqueeze(v, [1]) for v in values], axis=1)
 
 
 def finish(
@@ -176,5 +185,7 @@ def finish(
 
 def _request(method: str, options: dict[str, Any]) -> Request:
     fields = {name: options.pop(name) for name in list(options) if name in Request.__dataclass_fields__}
+    if fields.get("preprocess") is not None:
+        fields["preprocess"] = Preprocess.of(fields["preprocess"]).to_dict()
     parameters = {**fields.pop("parameters", {}), **options}
     return Request(method=method, parameters=parameters, **fields)

@@ -61,6 +61,7 @@ class Opened:
     inputs: dict[str, str]
     output: str
     preprocess: Mapping[str, Any] | None
+    loops: bool
 
     @property
     def x(self) -> Value:
@@ -99,18 +100,29 @@ def open_model(subject: Model, request: Request) -> Opened:
         {"input": x.name},
         output.name,
         request.preprocess,
+        loops=request.runtime != "cuda",
     )
 
 
-def select(opened: Opened, target: str | int) -> list[Target]:
+@dataclass(frozen=True)
+class Selection:
+    """The classes to explain. `ranked` says that outputs have an axis for them after the batch, be it of one."""
+
+    targets: list[Target]
+    ranked: bool = False
+
+
+def select(opened: Opened, target: str | int) -> Selection:
     """The classes to explain: one, or the k best. Raises: UsageError."""
     g, logits, asked = opened.g, opened.logits, str(target)
     if asked == "top1":
-        return targets.top(g, logits)
+        return Selection(targets.top(g, logits))
     if asked == "input":
         classes = opened.run_time_input(interface.TARGET, np.dtype(np.int64), [logits.shape[0]])
-        return [targets.given(g, logits, classes)]
+        return Selection([targets.given(g, logits, classes)])
     kind, _, number = asked.rpartition(":")
     if kind in ("", "topk") and number.isdecimal() and (not kind or int(number) > 0):
-        return targets.top(g, logits, int(number)) if kind else [targets.fixed(g, logits, int(number))]
+        if kind:
+            return Selection(targets.top(g, logits, int(number)), ranked=True)
+        return Selection([targets.fixed(g, logits, int(number))])
     raise UsageError(f"target {asked!r} is none of: top1, topk:K, input, or a class index from 0.")

@@ -13,6 +13,7 @@ from onnxplain.methods.method import Method, Parameter, Settings, at_least
 from onnxplain.methods.study import Study
 from onnxplain.rules.composite import DERIVATIVE
 from onnxplain.rules.guided import GUIDED
+from onnxplain.rules.vjp.reduction import reduced_axes
 
 LAYER = Parameter("layer", str, "", "a node or tensor name, or a pattern; by default the last convolution's output")
 
@@ -86,8 +87,11 @@ def _pooled_features(study: Study) -> tuple[Value, Value]:
 
 
 def _is_global_pool(site: Site) -> bool:
+    """Whether the site takes the mean over all positions and keeps the channels."""
     if site.op not in _POOLS or site[0].rank < 3:
         return False
+    if site.op == "ReduceMean":
+        return reduced_axes(site.y.g, site) == list(site[0].spatial)
     return all(size == 1 for size in site.y.shape[2:])
 
 

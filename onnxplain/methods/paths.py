@@ -62,7 +62,7 @@ def integrated_gradients(study: Study, settings: Settings) -> Value:
         alpha = g.unsqueeze(g.gather(table, index, axis=0), list(range(1, x.rank + 1)))
         return [study.along(baseline + alpha * (x - baseline), lambda each: each.walk())]
 
-    (mean,) = weighted_sums(g, weights, size, gradients, x, 1, settings["construction"])
+    (mean,) = weighted_sums(g, weights, size, gradients, x, 1, _construction(study, settings))
     return (x - baseline) * mean
 
 
@@ -93,9 +93,15 @@ def smoothgrad(study: Study, settings: Settings) -> Value:
         return powers[variant]
 
     sums = weighted_sums(
-        g, np.full(n, 1 / n), size, maps, x, 2 if variant == "vargrad" else 1, settings["construction"]
+        g, np.full(n, 1 / n), size, maps, x, 2 if variant == "vargrad" else 1, _construction(study, settings)
     )
     return sums[1] - sums[0] * sums[0] if variant == "vargrad" else sums[0]
+
+
+def _construction(study: Study, settings: Settings) -> str:
+    """A loop keeps the file small and loads fast; where loops are not wanted, nodes are repeated."""
+    asked = str(settings["construction"])
+    return ("loop" if study.loops else "unroll") if asked == "auto" else asked
 
 
 def _chunk(study: Study, settings: Settings, n: int) -> int:

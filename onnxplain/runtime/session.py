@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 CHOICES = {"cuda": CUDA, "cpu": CPU}
 """Short names; "auto" is CUDA where a session really gets it, else the CPU."""
 
-_SILENT, _ERRORS, _WARNINGS = 4, 3, 2
+_FATAL, _ERROR, _WARNING = 4, 3, 2
 """ONNX Runtime's severities of what it logs."""
 
 
@@ -57,17 +58,17 @@ def open_session(
     Raises:  ProviderUnavailable, BadModel, or OnnxplainError without ONNX Runtime.
     """
     ort = runtime()
-    options = ort.SessionOptions() if options is None else options
+    if options is None:
+        options = ort.SessionOptions()
+        options.log_severity_level = _FATAL  # errors are raised; logging them too says everything twice
     if threads is not None:
         if threads < 1:
             raise UsageError(f"threads must be at least 1, not {threads}.")
         options.intra_op_num_threads = threads
     optional = providers is None or providers == "auto"
     wanted = _wanted(ort, providers)
-    if CUDA in wanted:
-        _preload(ort)
     settings = [{"use_tf32": str(int(use_tf32))} if n == CUDA and use_tf32 is not None else {} for n in wanted]
-    with _quiet(ort, options, _SILENT if optional else _ERRORS):
+    with _probing(ort, wanted, silent=optional):
         session = _create(ort, _source(model), options, wanted, settings)
     got = session.get_providers()
     missing = [name for name in wanted if name not in got]
@@ -107,23 +108,23 @@ def _wanted(ort: Any, providers: str | Sequence[str] | None) -> list[str]:
     return wanted if CPU in wanted else [*wanted, CPU]
 
 
-def _preload(ort: Any) -> None:
-    """Let ONNX Runtime find the CUDA libraries that pip installed; where that fails it prints instead of raising."""
-    if hasattr(ort, "preload_dlls"):
-        with contextlib.redirect_stdout(io.StringIO()):
-            ort.preload_dlls()
-
-
 @contextlib.contextmanager
-def _quiet(ort: Any, options: Any, severity: int) -> Iterator[None]:
-    """Hold back what ONNX Runtime says while a session is made: warnings about providers, prints about fallbacks."""
-    options.log_severity_level = max(int(options.log_severity_level), severity)
-    ort.set_default_logger_severity(severity)
+def _probing(ort: Any, wanted: Sequence[str], *, silent: bool) -> Iterator[None]:
+    """Ask for a provider without noise: ONNX Runtime prints and logs at length where it cannot be had.
+
+    silent: not even errors, which name the library that is missing.
+    """
+    if wanted == [CPU]:
+        yield
+        return
+    ort.set_default_logger_severity(_FATAL if silent else _ERROR)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
+            if CUDA in wanted and hasattr(ort, "preload_dlls"):
+                ort.preload_dlls()  # finds the CUDA libraries that pip installed
             yield
     finally:
-        ort.set_default_logger_severity(_WARNINGS)
+        ort.set_default_logger_severity(_WARNING)
 
 
 def _create(ort: Any, source: str | bytes, options: Any, providers: list[str], settings: list[dict[str, str]]) -> Any:
@@ -132,7 +133,7 @@ def _create(ort: Any, source: str | bytes, options: Any, providers: list[str], s
     except Exception as error:  # ONNX Runtime's errors have no common base but this one
         name = Path(source).name if isinstance(source, str) else "the given ModelProto"
         raise BadModel(
-            f"ONNX Runtime {ort.__version__} cannot load {name}: {reason(error)}\n"
+            f"ONNX Runtime {ort.__version__} cannot load {name}: {reason(error).rstrip('.')}.\n"
             "  Check the model with onnx.checker; it may need a newer ONNX Runtime."
         ) from None
 
@@ -165,7 +166,9 @@ def _fell_back(missing: str, got: Sequence[str]) -> str:
 
 
 def reason(error: Exception) -> str:
-    """The first line of what ONNX Runtime says, without its error code and source positions."""
-    text = str(error).strip() or type(error).__name__
-    line = text.splitlines()[0]
-    return line.split(" : ")[-1].strip() or line
+    """What ONNX Runtime says, without its error code and source positions, in one line."""
+    text = " ".join(str(error).split())
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
+    text = re.sub(r"^Load model from .*? failed:", "", text)
+    text = re.sub(r"/\S+\.(?:cc|h):\d+ [^(]*\(.*?\) ", "", text)
+    return text or type(error).__name__

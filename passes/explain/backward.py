@@ -54,6 +54,7 @@ def walk(
                 ref=None if reference is None else _reference(site, reference),
                 facts=(facts or {}).get(site.name, Facts()),
                 bounds=bounds,
+                aside=lambda to, flow: arrived[to.name].append(flow),
             )
             flows = entry.rule(g, seen, next(value for value in outputs if value is not None))
             kept = tuple(_shaped(g, site, i, flow, trace) for i, flow in zip(site.wrt, flows, strict=True))
@@ -77,8 +78,10 @@ def _shaped(g: Builder, site: Site, index: int, flow: Value | None, trace: Trace
 
 
 def _reference(site: Site, reference: Twin) -> Site:
+    """The site on the baseline, and with it the layer that it belongs to."""
     return replace(
         site,
+        role=replace(site.role, layer=tuple(_reference(each, reference) for each in site.role.layer)),
         x=tuple(None if x is None else reference.of(x) for x in site.x),
         ys=tuple(reference.of(y) for y in site.ys),
     )

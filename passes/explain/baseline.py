@@ -38,22 +38,36 @@ def baseline_of(
     return g.constant(_from_file(Path(asked), x))
 
 
-def checked(array: Array, x: Value, where: str) -> Array:
-    """A baseline given as numbers, in the input's dtype with a batch of 1. Raises: UsageError."""
+def rows_of(asked: str, x: Value) -> Array | None:
+    """Several baselines (K, ...) from one .npy file, to be averaged over; None where one baseline is asked for.
+
+    Raises: UsageError.
+    """
+    if Path(asked).suffix != ".npy":
+        return None
+    rows = _from_file(Path(asked), x, several=True)
+    return rows if len(rows) > 1 else None
+
+
+def checked(array: Array, x: Value, where: str, *, several: bool = False) -> Array:
+    """A baseline given as numbers, in the input's dtype with a batch of 1, or of `several`. Raises: UsageError."""
     wanted = x.shape[1:]
     if array.ndim == len(wanted):
         array = array[None]
     fits = array.ndim == len(wanted) + 1 and all(
         not isinstance(want, int) or have == want for have, want in zip(array.shape[1:], wanted, strict=False)
     )
-    if not fits or array.shape[0] != 1:
+    if not fits or len(array) == 0 or (len(array) > 1 and not several):
         raise UsageError(f"{where} has shape {array.shape}, and one input of shape {(1, *wanted)} is needed.")
-    if not np.issubdtype(array.dtype, np.number) or not np.isfinite(array).all():
-        raise UsageError(f"{where} holds NaN, infinity or no numbers at all ({array.dtype}).")
+    real = np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)
+    if not real or not np.isfinite(array).all():
+        raise UsageError(f"{where} holds NaN, infinity or no real numbers at all ({array.dtype}).")
+    if np.abs(array).max() > np.finfo(str(x.dtype)).max:
+        raise UsageError(f"{where} holds numbers beyond what the model's input can be ({x.dtype}).")
     return array.astype(x.dtype)
 
 
-def _from_file(path: Path, x: Value) -> Array:
+def _from_file(path: Path, x: Value, *, several: bool = False) -> Array:
     if path.suffix != ".npy":
         known = ", ".join(NAMES)
         raise UsageError(
@@ -65,7 +79,7 @@ def _from_file(path: Path, x: Value) -> Array:
         raise UsageError(f"there is no baseline file {path}.") from None
     except (OSError, ValueError, EOFError):
         raise UsageError(f"baseline file {path} is not a NumPy array that can be read.") from None
-    return checked(array, x, f"baseline file {path.name}")
+    return checked(array, x, f"baseline file {path.name}", several=several)
 
 
 def _black(preprocess: Mapping[str, Any] | None) -> Array:

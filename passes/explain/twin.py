@@ -80,3 +80,35 @@ def stacks(g: Builder, original: Trace, times: int) -> bool:
             return score.tensor.shape is not None and score.shape[0] == batch * times
         except (InferenceError, ValueError):
             return False
+
+
+def broadcasts(g: Builder, original: Trace) -> bool:
+    """Whether the forward pass on one input broadcasts against that on N, tensor by tensor.
+
+    It is tried on one sample, as in `stacks`. It does not where the batch is folded into another axis, as windows are
+    in a Swin transformer: the first axis is then a multiple of the batch.
+    """
+    if original.source.shape[0] == 1:
+        return True
+    with g.body():
+        try:
+            first = g.slice(original.source, [0], [1], [0])
+            one = twin(g, original, g.named(first, [1, *original.source.shape[1:]]), "trial")
+        except (InferenceError, ValueError):
+            return False
+        return all(
+            _stretches(one.of(y), y)
+            for site in original.sites
+            for y in (*site.operands, *site.ys)
+            if y.name in one.values
+        )
+
+
+def _stretches(one: Value, many: Value) -> bool:
+    """Whether a tensor of one sample is like that of many but for axes of size one."""
+    if one.tensor.shape is None or many.tensor.shape is None:
+        return False
+    return all(
+        have == 1 or (have == want if isinstance(want, int) else axis > 0)
+        for axis, (have, want) in enumerate(zip(one.shape, many.shape, strict=True))
+    )

@@ -1,0 +1,176 @@
+"""`onnxplain explain`: pictures in, overlays and attributions out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from onnxplain.cli import options as o
+from onnxplain.cli import report
+from onnxplain.compiler import compile_model
+from onnxplain.errors import OnnxplainError, UsageError
+from onnxplain.interface import TARGET, Metadata
+from onnxplain.ir.load import load
+from onnxplain.opening import Request
+
+if TYPE_CHECKING:
+    from onnxplain.runtime.explainer import Explainer
+    from onnxplain.runtime.preprocess import Preprocess
+    from onnxplain.runtime.results import Record
+
+DEFAULT_METHOD = "gradient"
+
+
+def explain_command(
+    model: Annotated[Path, typer.Argument(help="An explained model, or a trained one.", show_default=False)],
+    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.", show_default=False)],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The folder to write to.")] = Path("explanations"),
+    method: Annotated[
+        str | None,
+        typer.Option("--method", "-m", metavar="NAME[,NAME]", help="For a trained model; gradient by default."),
+    ] = None,
+    target: o.Target = None,
+    input: o.Input = None,
+    output: o.Output = None,
+    layout: o.Layout = None,
+    given: o.Set = None,
+    layer: o.Layer = None,
+    baseline: o.Baseline = None,
+    noise: o.Noise = None,
+    composite: o.Composite = None,
+    preprocess: o.Named = None,
+    scale: o.Scale = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    order: o.Order = None,
+    resize: o.Resize = None,
+    size: o.Size = None,
+    labels: Annotated[Path | None, typer.Option(help="Names of the classes: one in each line, or JSON.")] = None,
+    colormap: Annotated[str, typer.Option(help="A look-up table of Matplotlib.")] = "jet",
+    alpha: Annotated[float, typer.Option(help="How much of the colour lies over the picture, 0 to 1.")] = 0.45,
+    provider: o.Provider = "auto",
+    threads: o.Threads = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each map on stdout.")] = False,
+) -> None:
+    """Explain pictures: heatmaps laid over them, raw attributions, and a line of JSON for each.
+
+    A trained model is compiled in memory first. For each picture the folder gets <name>.png, <name>.npy and an entry in
+    explanations.jsonl. A picture that cannot be read is reported, the others are explained, and the exit status is 1.
+    """
+    from onnxplain.runtime.images import PictureInput, find, read
+    from onnxplain.runtime.overlay import check_alpha, check_colormap
+    from onnxplain.runtime.preprocess import Preprocess
+    from onnxplain.runtime.results import Results, read_labels
+
+    check_colormap(colormap)
+    check_alpha(alpha)
+    names = read_labels(labels) if labels is not None else {}
+    asked = o.preprocess(preprocess, scale, mean, std, order, resize)
+    files = find(images)
+    sugar = {"layer": layer, "baseline": baseline, "noise": noise, "composite": composite}
+    request = o.request(
+        method or DEFAULT_METHOD,
+        target=target,
+        input=input,
+        output=output,
+        layout=layout,
+        given=given,
+        sugar=sugar,
+        preprocess=asked,
+    )
+    explain, each = _opened(model, request, method is None, provider, threads)
+    how = asked or _recorded(explain) or _assumed(Preprocess())
+    pictures = PictureInput.of(explain.input, explain.layout, how, o.size(size))
+    failed = 0
+    with Results(out, explain, files, colormap, alpha, names) as results, _progress(files) as shown:
+        for path in shown:
+            try:
+                sample, seen = pictures.prepare(read(path))
+                records = results.add(path, seen, explain(sample, target=each))
+            except UsageError:
+                raise
+            except OnnxplainError as error:
+                report.complain(error)
+                failed += 1
+            else:
+                _tell(records, as_json)
+    done = len(files) - failed
+    report.say(f"explained {done} of {len(files)} pictures by {explain.metadata.method} on {explain.provider}: {out}")
+    if failed:
+        raise typer.Exit(report.FAILED)
+
+
+def _opened(
+    model: Path, request: Request, unsaid: bool, provider: str, threads: int | None
+) -> tuple[Explainer, int | None]:
+    """The graph to run and the class to feed it, if it is one that is told the class.
+
+    unsaid: whether no method was asked for.
+    """
+    from onnxplain.runtime.explainer import Explainer
+
+    metadata = Metadata.read({entry.key: entry.value for entry in load(model).proto.metadata_props})
+    if metadata is None:
+        if str(request.target) == "input":
+            raise UsageError("--target input is for programs that feed the class.\n  Give the class: --target CLASS.")
+        options = {f.name: getattr(request, f.name) for f in fields(request) if f.name != "method"}
+        return Explainer(compile_model(model, request.method, **options), provider, threads=threads), None
+    told = TARGET in metadata.inputs
+    standard = Request(method=request.method, target=request.target if told else "top1")
+    if replace(request, preprocess=None) != standard or not (unsaid or request.method == metadata.method):
+        raise UsageError(
+            f"{o.already_compiled(metadata, model.name)}.\n"
+            "  --method, --target and parameters are for a trained model: give that, or leave them out."
+        )
+    if not told:
+        return Explainer(model, provider, threads=threads), None
+    if not str(request.target).isdecimal():
+        raise UsageError(f"{model.name} is told the class by each run: give it with --target CLASS.")
+    return Explainer(model, provider, threads=threads), int(request.target)
+
+
+def _recorded(explain: Explainer) -> Preprocess | None:
+    from onnxplain.runtime.preprocess import Preprocess
+
+    entries = explain.metadata.preprocess
+    return None if entries is None else Preprocess.from_dict(entries)
+
+
+def _assumed(default: Preprocess) -> Preprocess:
+    report.say(
+        "note: the model does not say how pixels become its input, so pixel / 255 is assumed (--preprocess unit).\n"
+        "  If it was trained otherwise the explanation is wrong without looking it: say how with --preprocess,\n"
+        "  or with --scale, --mean and --std."
+    )
+    return default
+
+
+@contextmanager
+def _progress(files: list[Path]) -> Iterator[Iterable[Path]]:
+    """The files, with a bar on a terminal where there are several."""
+    if len(files) < 2 or not sys.stderr.isatty():
+        yield files
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    # Rich would send what is printed to its own console, which is not where a redirected stdout goes.
+    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()) as progress:
+        yield progress.track(files, description="explaining")
+
+
+def _tell(records: list[Record], as_json: bool) -> None:
+    for record in records:
+        if as_json:
+            typer.echo(json.dumps(record, ensure_ascii=False))
+            continue
+        label = f" {record['label']}" if "label" in record else ""
+        score = "no number" if record["score"] is None else f"{record['score']:.4g}"
+        typer.echo(f"{record['file']}: class {record['class']}{label}, score {score}, {record['overlay']}")

@@ -1,0 +1,201 @@
+"""Options that several commands share, and what they mean together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from onnxplain.errors import UsageError
+from onnxplain.interface import Metadata
+from onnxplain.opening import Request
+
+if TYPE_CHECKING:
+    from onnxplain.runtime.preprocess import Preprocess
+
+_METHOD, _PICTURE = "Method", "Pictures"
+
+Method = Annotated[
+    str,
+    typer.Option(
+        "--method", "-m", metavar="NAME[,NAME]", help="What explains; `onnxplain methods` lists them.",
+        rich_help_panel=_METHOD,
+    ),
+]  # fmt: skip
+Target = Annotated[
+    str | None,
+    typer.Option(
+        "--target", "-t", metavar="top1|topk:K|input|CLASS",
+        help="The class to explain; top1, the best one, by default. input: each run names it.",
+        rich_help_panel=_METHOD,
+    ),
+]  # fmt: skip
+Input = Annotated[
+    str | None,
+    typer.Option("--input", metavar="NAME", help="The input to explain, of several.", rich_help_panel=_METHOD),
+]
+Output = Annotated[
+    str | None,
+    typer.Option("--output", metavar="NAME", help="The output with the classes, of several.", rich_help_panel=_METHOD),
+]
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        "--layout", metavar="auto|channels-first|channels-last",
+        help="Where the input holds its channels; found from the graph by default.", rich_help_panel=_METHOD,
+    ),
+]  # fmt: skip
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="A parameter of the method; may be repeated.", rich_help_panel=_METHOD
+    ),
+]
+Layer = Annotated[
+    str | None,
+    typer.Option(
+        "--layer", metavar="NAME", help="Short for --set layer=NAME: the layer to look at.", rich_help_panel=_METHOD
+    ),
+]
+Baseline = Annotated[
+    str | None,
+    typer.Option(
+        "--baseline", metavar="VALUE", help="Short for --set baseline=VALUE: what to compare with.",
+        rich_help_panel=_METHOD,
+    ),
+]  # fmt: skip
+Noise = Annotated[
+    str | None,
+    typer.Option(
+        "--noise", metavar="VALUE", help="Short for --set noise=VALUE: where noise comes from.", rich_help_panel=_METHOD
+    ),
+]
+Composite = Annotated[
+    str | None,
+    typer.Option(
+        "--composite", metavar="NAME", help="Short for --set composite=NAME: the rules of LRP.", rich_help_panel=_METHOD
+    ),
+]
+
+Named = Annotated[
+    str | None,
+    typer.Option(
+        "--preprocess", metavar="unit|imagenet|raw|tf|caffe",
+        help="How pixels become the input: pixel/255, ImageNet's mean and deviation, 0 to 255, -1 to 1, Caffe's.",
+        rich_help_panel=_PICTURE,
+    ),
+]  # fmt: skip
+Scale = Annotated[
+    float | None,
+    typer.Option("--scale", help="x = (pixel * SCALE - mean) / std.", rich_help_panel=_PICTURE),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option("--mean", metavar="M[,M,M]", help="One number, or one for each channel.", rich_help_panel=_PICTURE),
+]
+Std = Annotated[
+    str | None,
+    typer.Option("--std", metavar="S[,S,S]", help="One number, or one for each channel.", rich_help_panel=_PICTURE),
+]
+Order = Annotated[
+    str | None, typer.Option("--order", metavar="rgb|bgr", help="Order of the channels.", rich_help_panel=_PICTURE)
+]
+Resize = Annotated[
+    str | None,
+    typer.Option(
+        "--resize", metavar="crop|stretch|pad",
+        help="How a picture gets the model's size; crop, the centre of the picture, by default.",
+        rich_help_panel=_PICTURE,
+    ),
+]  # fmt: skip
+Size = Annotated[
+    str | None,
+    typer.Option(
+        "--size", metavar="HxW", help="For a model that takes any size; the picture's own by default.",
+        rich_help_panel=_PICTURE,
+    ),
+]  # fmt: skip
+
+Provider = Annotated[
+    str,
+    typer.Option("--provider", metavar="auto|cuda|cpu", help="What to run on; auto is CUDA where it is to be had."),
+]
+Threads = Annotated[int | None, typer.Option("--threads", help="Of the CPU, for one operator.")]
+
+
+def request(
+    method: str,
+    *,
+    target: str | None = None,
+    input: str | None = None,
+    output: str | None = None,
+    layout: str | None = None,
+    given: list[str] | None = None,
+    sugar: Mapping[str, str | None] | None = None,
+    preprocess: Preprocess | None = None,
+    diagnostics: bool = False,
+) -> Request:
+    """What the options ask for. Raises: UsageError for a parameter that is malformed or given twice."""
+    return Request(
+        method=method,
+        target=target or "top1",
+        input=input,
+        output=output,
+        layout=layout or "auto",
+        preprocess=None if preprocess is None else preprocess.to_dict(),
+        parameters=parameters(given or [], sugar or {}),
+        diagnostics=diagnostics,
+    )
+
+
+def parameters(given: list[str], sugar: Mapping[str, str | None]) -> dict[str, Any]:
+    """name=value texts and the options that are short for them, as one mapping."""
+    found: dict[str, Any] = {}
+    pairs = [text.partition("=") for text in given] + [(n, "=", v) for n, v in sugar.items() if v is not None]
+    for name, equals, value in pairs:
+        if not name or not equals:
+            raise UsageError(f"--set takes NAME=VALUE, not {name!r}.")
+        if name in found:
+            raise UsageError(f"parameter {name!r} is given twice.")
+        found[name] = value
+    return found
+
+
+def preprocess(
+    name: str | None, scale: float | None, mean: str | None, std: str | None, order: str | None, resize: str | None
+) -> Preprocess | None:
+    """The preprocessing that the options describe, None where they say nothing. Raises: UsageError."""
+    changes: dict[str, Any] = {"scale": scale, "order": order, "resize": resize}
+    changes |= {"mean": _numbers("--mean", mean), "std": _numbers("--std", std)}
+    changes = {field: value for field, value in changes.items() if value is not None}
+    if name is None and not changes:
+        return None
+    from onnxplain.runtime.preprocess import Preprocess
+
+    return replace(Preprocess.named(name or "unit"), **changes)
+
+
+def size(text: str | None) -> tuple[int, int] | None:
+    """A height and width: "224" or "480x640". Raises: UsageError."""
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise UsageError(f"--size takes a height and width like 224 or 480x640, not {text!r}.")
+    return int(sides[0]), int(sides[-1])
+
+
+def already_compiled(metadata: Metadata, name: str) -> str:
+    """What to say where a model is asked for and an explained one is given."""
+    return f"{name} is already compiled: it explains by {metadata.method}, target {metadata.parameters.get('target')}"
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{option} takes numbers separated by commas, not {text!r}.") from None

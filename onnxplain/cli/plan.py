@@ -1,0 +1,196 @@
+"""`onnxplain plan`: which rule applies at which node, and what stands in the way, before anything is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from onnxplain.cli import options as o
+from onnxplain.cli import report
+from onnxplain.compiler import chosen_methods, explain
+from onnxplain.errors import UnsupportedModel, UnsupportedOp
+from onnxplain.ir.load import load
+from onnxplain.ir.site import Site
+from onnxplain.methods.heatmap import activation
+from onnxplain.methods.method import Method
+from onnxplain.opening import Opened, Request, open_model, select
+from onnxplain.passes.base import PassLog, run_passes
+from onnxplain.passes.canonical import canonicalise
+from onnxplain.passes.explain.tap import candidates, find_tap
+from onnxplain.passes.explain.trace import Trace
+from onnxplain.rules.composite import Composite
+from onnxplain.runtime.feeds import shown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LAYERS = 12
+"""How many layers are shown to choose from."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node of the walk. blocked: why it cannot be passed, or nothing."""
+
+    node: str
+    op: str
+    rule: str
+    blocked: str = ""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer that a method of activations may look at, and whether it is the one it will."""
+
+    node: str
+    op: str
+    shape: str
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a method will do with a model.
+
+    steps:   the walk, from the input to the score; empty where nothing is propagated.
+    layers:  what a method of activations may look at, from the input on; empty for other methods.
+    refused: why the method cannot explain this model, or nothing.
+    """
+
+    method: str
+    steps: tuple[Step, ...]
+    layers: tuple[Layer, ...]
+    refused: str
+
+
+def plan_command(
+    model: Annotated[Path, typer.Argument(help="The trained model, an .onnx file.", show_default=False)],
+    method: o.Method,
+    target: o.Target = None,
+    input: o.Input = None,
+    output: o.Output = None,
+    layout: o.Layout = None,
+    given: o.Set = None,
+    layer: o.Layer = None,
+    baseline: o.Baseline = None,
+    noise: o.Noise = None,
+    composite: o.Composite = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show the rule of every node and what is unsupported; nothing is written."""
+    request = o.request(
+        method,
+        target=target,
+        input=input,
+        output=output,
+        layout=layout,
+        given=given,
+        sugar={"layer": layer, "baseline": baseline, "noise": noise, "composite": composite},
+    )
+    chosen = chosen_methods(request.method, request.parameters)
+    subject, log = canonicalise(load(model))
+    wanted = {each.name: each for m, settings in chosen.items() for each in m.passes(settings)}
+    run_passes(subject, wanted.values(), log)
+    opened = open_model(subject, request)
+    # The nodes are looked at before anything is emitted, since what is emitted joins the graph.
+    plans = [plan_of(opened, m, settings) for m, settings in chosen.items()]
+    plans = [_tried(opened, request, p, m, settings) for p, (m, settings) in zip(plans, chosen.items(), strict=True)]
+    if as_json:
+        typer.echo(json.dumps(_entries(model, opened, log, plans), indent=2))
+    else:
+        _show(model, opened, log, plans)
+    refused = [plan.refused for plan in plans if plan.refused]
+    if refused:
+        raise UnsupportedOp(refused[0])
+
+
+def plan_of(opened: Opened, method: Method, settings: Mapping[str, Any]) -> Plan:
+    """The walk of a method over a model, node by node."""
+    coarse = method.reduce is activation
+    layers = _layers(opened, settings) if coarse or "layer" in settings else ()
+    if method.composite is None:
+        return Plan(method.name, (), layers, "")
+    rules = method.composite(settings)
+    walked = (
+        opened.forward.since(find_tap(opened.forward, str(settings.get("layer") or ""))) if coarse else opened.forward
+    )
+    steps = tuple(
+        Step(site.name, site.op, rules.label_for(site), _blocked(site, rules, walked)) for site in walked.sites
+    )
+    return Plan(method.name, steps, layers, "")
+
+
+def _blocked(site: Site, rules: Composite, walked: Trace) -> str:
+    """Why the walk cannot pass a node, or nothing."""
+    if not rules.covers(site):
+        return "no rule"
+    lost = [x.name for i, x in enumerate(site.x) if x and x.name in walked.varying and i not in site.wrt]
+    return f"not differentiated by its operand {lost[0]!r}" if lost else ""
+
+
+def _layers(opened: Opened, settings: Mapping[str, Any]) -> tuple[Layer, ...]:
+    chosen = find_tap(opened.forward, str(settings.get("layer") or "")).name
+    return tuple(Layer(c.layer, c.op, shown(c.shape), c.value.name == chosen) for c in candidates(opened.forward))
+
+
+def _tried(opened: Opened, request: Request, plan: Plan, method: Method, settings: Mapping[str, Any]) -> Plan:
+    """The plan with the reason for which the method really refuses the model, if it does."""
+    try:
+        explain(opened, {method: settings}, select(opened, request.target))
+    except UnsupportedModel as error:
+        return replace(plan, refused=str(error))
+    passed = (replace(s, rule="nothing arrives", blocked="") if s.blocked else s for s in plan.steps)
+    return replace(plan, steps=tuple(passed))
+
+
+def _show(model: Path, opened: Opened, log: PassLog, plans: list[Plan]) -> None:
+    console = report.console()
+    console.print(f"{model.name}: {opened.forward.score.name!r} by {opened.x.name!r}", markup=False)
+    for name, done in log.entries:
+        if done.changed or done.refusals:
+            console.print(f"  {name}: {done.changed} changed", markup=False)
+        for refusal in done.refusals:
+            console.print(f"    not {refusal.where}: {refusal.why}", markup=False)
+    for plan in plans:
+        console.print(f"\n{plan.method}", style="bold", markup=False)
+        if plan.layers:
+            _show_layers(console, plan.layers)
+        if not plan.steps:
+            console.print("  nothing is propagated back", markup=False)
+            continue
+        table = report.table("node", "operator", "rule", "")
+        for step in plan.steps:
+            table.add_row(
+                step.node, step.op, "" if step.blocked else step.rule, step.blocked, style="red" if step.blocked else ""
+            )
+        console.print(table)
+
+
+def _show_layers(console: Console, layers: tuple[Layer, ...]) -> None:
+    """The layer that is looked at, and those nearest the score."""
+    table = report.table("", "layer", "operator", "shape")
+    for layer in layers:
+        if layer.chosen or layer in layers[-LAYERS:]:
+            table.add_row("->" if layer.chosen else "", layer.node, layer.op, layer.shape)
+    console.print(table)
+    left = len(layers) - LAYERS
+    if left > 0:
+        console.print(f"  --layer may also name one of {left} earlier ones; --json lists them", markup=False)
+
+
+def _entries(model: Path, opened: Opened, log: PassLog, plans: list[Plan]) -> dict[str, Any]:
+    return {
+        "model": str(model),
+        "input": opened.x.name,
+        "score": opened.forward.score.name,
+        "passes": [
+            {"name": name, "changed": done.changed, "refusals": [asdict(refusal) for refusal in done.refusals]}
+            for name, done in log.entries
+        ],
+        "plans": [asdict(plan) for plan in plans],
+    }

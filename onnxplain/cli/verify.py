@@ -1,0 +1,91 @@
+"""`onnxplain verify`: whether an explained model does what it promises."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from onnxplain.cli import options as o
+from onnxplain.cli import report
+from onnxplain.errors import VerificationFailed
+
+if TYPE_CHECKING:
+    from onnxplain.runtime.explainer import Explainer
+    from onnxplain.runtime.feeds import Array
+    from onnxplain.runtime.preprocess import Preprocess
+    from onnxplain.runtime.verify import Check
+
+
+def verify_command(
+    explained: Annotated[Path, typer.Argument(help="What `onnxplain compile` wrote.", show_default=False)],
+    against: Annotated[
+        Path, typer.Option("--against", help="The model that it was compiled from.", show_default=False)
+    ],
+    images: Annotated[
+        list[Path] | None, typer.Option("--images", help="Pictures or folders to run; may be repeated.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the random samples, where no pictures are given.")] = 0,
+    provider: o.Provider = "cpu",
+    preprocess: o.Named = None,
+    scale: o.Scale = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    order: o.Order = None,
+    resize: o.Resize = None,
+    size: o.Size = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Check an explained model against the model it was compiled from.
+
+    The model's own outputs must be its own to 1e-5, maps finite and of the shapes promised, heatmaps within 0 and 1,
+    and a gradient the slope that finite differences measure.
+    """
+    from onnxplain.runtime.explainer import Explainer
+    from onnxplain.runtime.verify import random_batch, verify
+
+    asked = o.preprocess(preprocess, scale, mean, std, order, resize)
+    explain = Explainer(explained, provider, use_tf32=False)
+    sides = o.size(size)
+    batches = _pictures(explain, images, asked, sides) if images else [random_batch(explain, seed, sides)]
+    checks = merged(verify(explained, explain, against, batches))
+    failed = [check for check in checks if not check.kept]
+    if as_json:
+        typer.echo(json.dumps([asdict(check) for check in checks], indent=2))
+    else:
+        table = report.table("promise", "found", "kept")
+        for check in checks:
+            table.add_row(
+                check.promise, check.found, "yes" if check.kept else "NO", style="" if check.kept else "bold red"
+            )
+        report.console().print(table)
+    if failed:
+        broken = "\n".join(f"  {check.promise}: {check.found}" for check in failed)
+        raise VerificationFailed(f"{explained.name} breaks {len(failed)} of its {len(checks)} promises:\n{broken}")
+
+
+def merged(checks: Iterable[Check]) -> list[Check]:
+    """One check for each promise: the first that is broken, or the first of all, of as many samples as there are."""
+    found: dict[str, list[Check]] = {}
+    for check in checks:
+        found.setdefault(check.promise, []).append(check)
+    return [
+        replace(shown, found=f"{shown.found} (1 of {len(same)})") if len(same) > 1 else shown
+        for same in found.values()
+        for shown in [next((check for check in same if not check.kept), same[0])]
+    ]
+
+
+def _pictures(
+    explain: Explainer, images: list[Path], asked: Preprocess | None, size: tuple[int, int] | None
+) -> list[Array]:
+    from onnxplain.runtime.images import PictureInput, find, read
+    from onnxplain.runtime.preprocess import Preprocess
+
+    recorded = Preprocess.from_dict(explain.metadata.preprocess or {})
+    pictures = PictureInput.of(explain.input, explain.layout, asked or recorded, size)
+    return [pictures.prepare(read(path))[0][None] for path in find(images)]

@@ -1,0 +1,215 @@
+"""Running a compiled graph from Python: arrays in, named arrays out, every request checked before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import ArrayLike
+
+from onnxplain import interface
+from onnxplain.errors import OnnxplainError, UsageError, nearest
+from onnxplain.interface import Metadata
+from onnxplain.ir.layout import Layout
+from onnxplain.runtime.feeds import Array, Port, batched, cut, fitted, ports
+from onnxplain.runtime.session import open_session, provider_of, reason
+
+
+class Explainer:
+    """A compiled graph, ready to run.
+
+    >>> explain = Explainer("explained.onnx")
+    >>> result = explain(images)
+    >>> result["heatmap"], result["explained_class"]
+
+    model:     what `compile_model` returned, or the path of what `compile_file` wrote.
+    providers: "auto" (CUDA where a session really gets it, else the CPU), "cuda", "cpu", or ONNX Runtime's own names.
+    threads, use_tf32, options: see `open_session`.
+
+    Raises: UsageError if the graph was not compiled by onnxplain; ProviderUnavailable; BadModel.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | onnx.ModelProto,
+        providers: str | Sequence[str] | None = None,
+        *,
+        threads: int | None = None,
+        use_tf32: bool | None = None,
+        options: Any = None,
+    ) -> None:
+        self.session = open_session(model, providers, threads=threads, use_tf32=use_tf32, options=options)
+        metadata = Metadata.read(dict(self.session.get_modelmeta().custom_metadata_map))
+        if metadata is None:
+            name = "the ModelProto" if isinstance(model, onnx.ModelProto) else Path(model).name
+            raise UsageError(
+                f"{name} was not compiled by onnxplain: it returns no explanation.\n"
+                f"  Compile it first: onnxplain.compile_model(model, 'gradient'), or `onnxplain compile {name} "
+                "--method gradient`."
+            )
+        self.metadata: Metadata = metadata
+        self.inputs: dict[str, Port] = ports(self.session.get_inputs())
+        own = [o.name for o in self.session.get_outputs() if o.name not in metadata.outputs.values()]
+        # As in the graph, a name that the model itself uses is the model's.
+        roles = {role if role not in own else name: name for role, name in metadata.outputs.items()}
+        self.outputs: dict[str, str] = {name: name for name in own} | roles
+        """What a call returns, and the graph's name of it: the model's own outputs, then the explanation by role."""
+
+    @property
+    def input(self) -> Port:
+        """The explained input: its name, shape and dtype."""
+        return self.inputs[self.metadata.inputs["input"]]
+
+    def key(self, role: str) -> str:
+        """Under which name a call returns the output in that role: the role's own, unless the model uses that name."""
+        name = self.metadata.outputs[role]
+        return role if self.outputs.get(role) == name else name
+
+    @property
+    def layout(self) -> Layout:
+        """Which axis of the explained input holds channels."""
+        rank = len(self.input.shape)
+        if rank <= 2:
+            return Layout(rank, None)
+        return Layout(rank, rank - 1 if self.metadata.parameters.get("layout") == "channels-last" else 1)
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes there are; None where only a run can tell."""
+        count = self.metadata.parameters.get("classes")
+        return count if isinstance(count, int) else None
+
+    @property
+    def provider(self) -> str:
+        """What it runs on: "cuda", "cpu" or ONNX Runtime's name of another provider."""
+        return provider_of(self.session)
+
+    def __call__(
+        self,
+        images: ArrayLike,
+        target: ArrayLike | None = None,
+        baseline: ArrayLike | None = None,
+        noise: ArrayLike | None = None,
+        **inputs: ArrayLike,
+    ) -> dict[str, Array]:
+        """Explain a batch, or one sample without a batch axis.
+
+        images:   in the model's own type and preprocessing; other types are converted where nothing is lost.
+        target:   the class of each sample, or one for all; only for graphs compiled with target "input".
+        baseline: batch 1 or N; only for graphs compiled with a baseline input.
+        noise:    only for graphs compiled with a noise input.
+        inputs:   the model's other inputs, by name.
+
+        Returns: the model's own outputs by name, and the explanation by role ("attribution", "heatmap",
+                 "explained_class", ...), all with the batch axis.
+        Raises:  UsageError for what does not fit; OnnxplainError where ONNX Runtime fails.
+        """
+        x = batched(self.input, np.asarray(images))
+        count = len(x)
+        feeds = {self.input.name: x}
+        given = {interface.TARGET: target, interface.BASELINE: baseline, interface.NOISE: noise}
+        for role, value in given.items():
+            name = self._input_for(role, value)
+            if name is not None:
+                feeds[name] = self._extra(role, self.inputs[name], np.asarray(value), count)
+        for name, array in self._others(inputs).items():
+            feeds[name] = fitted(self.inputs[name], array, count)
+        missing = [name for name in self.inputs if name not in feeds]
+        if missing:
+            raise UsageError(f"the graph also needs {', '.join(map(repr, missing))}: pass each by its name.")
+        return self._run(feeds, count)
+
+    def _input_for(self, role: str, value: ArrayLike | None) -> str | None:
+        """The name of the graph's input in that role, where one is there and was given."""
+        name = self.metadata.inputs.get(role)
+        if name is None and value is not None:
+            raise UsageError(
+                f"the graph has no {role!r} input, so it cannot take one: it was compiled for "
+                f"target {self.metadata.parameters.get('target')!r}.\n  Compile it with {_compiling(role)}."
+            )
+        if name is not None and value is None:
+            raise UsageError(f"the graph was compiled with {_compiling(role)}: pass {role}= with the images.")
+        return name
+
+    def _extra(self, role: str, port: Port, value: Array, count: int) -> Array:
+        if role == interface.TARGET:
+            return self._targets(value, count)
+        if role == interface.NOISE:
+            return self._noise(port, value, count)
+        array = batched(port, value)
+        if len(array) not in (1, count):
+            raise UsageError(
+                f"the baseline has {len(array)} samples; 1, or as many as the images ({count}), are needed."
+            )
+        return array
+
+    def _noise(self, port: Port, value: Array, count: int) -> Array:
+        """(samples, N, ...): the axis of the images is the second."""
+        if value.ndim > 1 and value.shape[1] == count:
+            port = replace(port, shape=(port.shape[0], None, *port.shape[2:]))
+        return fitted(port, value)
+
+    def _targets(self, value: Array, count: int) -> Array:
+        if value.dtype.kind not in "iu":
+            raise UsageError(f"target holds {value.dtype}; class indices are integers.")
+        if value.shape not in ((), (1,), (count,)):
+            raise UsageError(
+                f"target has shape {value.shape}; one class, or one for each of {count} samples, is needed."
+            )
+        targets = np.broadcast_to(value.astype(np.int64), (count,))
+        known = f"the model's classes are 0 to {self.classes - 1}" if self.classes else "classes count from 0"
+        for index in targets:
+            if index < 0 or (self.classes is not None and index >= self.classes):
+                raise UsageError(f"class {index} is out of range: {known}.")
+        return np.ascontiguousarray(targets)
+
+    def _others(self, inputs: Mapping[str, ArrayLike]) -> dict[str, Array]:
+        own = [name for name in self.inputs if name not in self.metadata.inputs.values()]
+        for name in inputs:
+            if name not in own:
+                raise UsageError(
+                    f"the model has no further input {name!r}. {nearest(name, own, kind='further inputs')}"
+                )
+        return {name: np.asarray(value) for name, value in inputs.items()}
+
+    def _run(self, feeds: Mapping[str, Array], count: int) -> dict[str, Array]:
+        """Run, in portions where the model's batch is fixed; the last is filled up with its last sample."""
+        fixed = self.input.shape[0]
+        size = fixed if isinstance(fixed, int) else count
+        if size == count:
+            return dict(zip(self.outputs, self._once(feeds), strict=True))
+        axes = {name: self._batch_axis(name, array, count) for name, array in feeds.items()}
+        portions = []
+        for start in range(0, count, size):
+            rows = np.minimum(np.arange(start, start + size), count - 1)
+            portions.append(self._once({name: cut(array, axes[name], rows) for name, array in feeds.items()}))
+        joined = [np.concatenate([np.atleast_1d(a) for a in arrays]) for arrays in zip(*portions, strict=True)]
+        whole = len(portions) * size
+        kept = [array[:count] if len(array) == whole else array for array in joined]
+        return dict(zip(self.outputs, kept, strict=True))
+
+    def _batch_axis(self, name: str, array: Array, count: int) -> int | None:
+        """The axis along which an input holds the samples; None where it holds one thing for all of them."""
+        role = next((role for role, own in self.metadata.inputs.items() if own == name), None)
+        axis = 1 if role == interface.NOISE else 0
+        if role is None and self.inputs[name].shape[:1] != self.input.shape[:1]:
+            return None
+        return axis if array.ndim > axis and array.shape[axis] == count else None
+
+    def _once(self, feeds: Mapping[str, Array]) -> list[Array]:
+        try:
+            results: list[Array] = self.session.run(list(self.outputs.values()), dict(feeds))
+        except Exception as error:  # ONNX Runtime's errors have no common base but this one
+            shape = "x".join(map(str, feeds[self.input.name].shape))
+            raise OnnxplainError(
+                f"ONNX Runtime could not run the graph on {shape} values of {self.input.name!r}: {reason(error)}"
+            ) from None
+        return results
+
+
+def _compiling(role: str) -> str:
+    return f"{role} 'input' (--{role} input)"

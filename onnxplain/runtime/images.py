@@ -1,0 +1,141 @@
+"""Pictures in: files found and read, cut to the model's size, and turned into its input as it was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from onnxplain.errors import BadImage, UnsupportedModel, UsageError
+from onnxplain.ir.layout import Layout
+from onnxplain.runtime.feeds import Array, Port
+from onnxplain.runtime.preprocess import Preprocess
+
+SUFFIXES = frozenset([".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"])
+"""What counts as a picture when a folder is named; a file that is named itself may be called anything."""
+
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+"""Pillow's mode for each number of channels."""
+
+
+@dataclass(frozen=True)
+class PictureInput:
+    """The input of a model as pictures go into it.
+
+    size: height and width; None where the picture's own are taken.
+    """
+
+    port: Port
+    layout: Layout
+    preprocess: Preprocess
+    size: tuple[int, int] | None
+    channels: int
+
+    @staticmethod
+    def of(port: Port, layout: Layout, preprocess: Preprocess, size: tuple[int, int] | None = None) -> PictureInput:
+        """What an input takes.
+
+        size: height and width, for a model that leaves them open; the picture's own by default.
+        Raises: UnsupportedModel if the input takes no pictures; UsageError if it does not take that size.
+        """
+        if len(port.shape) != 4 or layout.channel is None:
+            raise UnsupportedModel(
+                f"{port}, which is no batch of pictures.\n  Explain arrays from Python: onnxplain.Explainer."
+            )
+        channels = port.shape[layout.channel]
+        if not isinstance(channels, int):
+            channels = 3  # unsaid by the model, and colour is the rule
+        if channels not in MODES:
+            raise UnsupportedModel(
+                f"{port}: {channels} channels, and picture files have 1, 3 or 4.\n"
+                "  Explain arrays from Python: onnxplain.Explainer; or give the axis of channels with --layout."
+            )
+        fixed = [port.shape[axis] for axis in layout.spatial]
+        asked: Sequence[int | None] = size or (None, None)
+        sides = [f if isinstance(f, int) else a for f, a in zip(fixed, asked, strict=True)]
+        if size is not None and tuple(sides) != tuple(size):
+            raise UsageError(f"size {size[0]}x{size[1]} does not fit: {port}.")
+        height, width = sides
+        whole = None if height is None or width is None else (height, width)
+        return PictureInput(port, layout, preprocess, whole, channels)
+
+    def prepare(self, picture: Image.Image) -> tuple[Array, Image.Image]:
+        """A picture as one sample without batch axis, and what of the picture the model sees."""
+        seen = in_mode(picture, MODES[self.channels])
+        if self.size is not None:
+            seen = resized(seen, self.size, self.preprocess.resize)
+        pixels = np.asarray(seen).reshape(seen.height, seen.width, self.channels)
+        values = self.preprocess.apply(pixels).astype(self.port.dtype)
+        return (values if self.layout.channel == 3 else values.transpose(2, 0, 1)), seen
+
+
+def find(paths: Iterable[str | Path]) -> list[Path]:
+    """The files named, and the pictures directly inside the folders named, each folder in the order of its names.
+
+    Raises: UsageError if there are none.
+    """
+    named = [Path(path) for path in paths]
+    found: list[Path] = []
+    for path in named:
+        inside = path.is_dir()
+        found += sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES and f.is_file()) if inside else [path]
+    if not found:
+        raise UsageError(
+            f"there are no pictures in {', '.join(map(str, named)) or 'an empty list of files'}.\n"
+            f"  In a folder, files ending in {' '.join(sorted(SUFFIXES))} are taken."
+        )
+    return found
+
+
+def read(path: str | Path) -> Image.Image:
+    """A picture, upright (cameras may store it turned and say so), as 8-bit grey or colour.
+
+    Raises: BadImage naming the file.
+    """
+    path = Path(path)
+    try:
+        with Image.open(path) as file:
+            file.load()
+            picture = ImageOps.exif_transpose(file)
+    except FileNotFoundError:
+        raise BadImage(f"there is no file {path}.") from None
+    except Exception as error:  # a broken file leads Pillow's decoders to raise almost anything
+        raise BadImage(f"{path} cannot be read as a picture: {_why(path, error)}.") from None
+    return _eight_bits(path, picture)
+
+
+def in_mode(picture: Image.Image, mode: str) -> Image.Image:
+    """The picture in one of Pillow's modes."""
+    return picture if picture.mode == mode else picture.convert(mode)
+
+
+def resized(picture: Image.Image, size: tuple[int, int], how: str) -> Image.Image:
+    """The picture at a height and width; `how` as in Preprocess.resize. Bilinear, antialiased."""
+    height, width = size
+    if how == "stretch":
+        return picture.resize((width, height), Image.Resampling.BILINEAR)
+    fit = ImageOps.fit if how == "crop" else ImageOps.pad
+    return fit(picture, (width, height), Image.Resampling.BILINEAR)
+
+
+def _eight_bits(path: Path, picture: Image.Image) -> Image.Image:
+    """Pillow cuts deeper pixels off at 255 when it converts them, which would turn a scan white."""
+    if picture.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(picture).astype(np.float64) / 257).round().astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        raise BadImage(
+            f"{path} holds {'whole' if picture.mode == 'I' else 'real'} numbers of 32 bits, whose range is not known.\n"
+            "  Convert it to 8 or 16 bits, or explain arrays from Python: onnxplain.Explainer."
+        )
+    return picture
+
+
+def _why(path: Path, error: Exception) -> str:
+    if path.is_dir():
+        return "it is a folder"
+    if isinstance(error, UnidentifiedImageError):
+        return "its format is not known, or it is no picture"
+    return str(error).strip().rstrip(".") or type(error).__name__

@@ -1,0 +1,105 @@
+"""How a picture becomes a model's input: a few numbers, which travel in the compiled model's metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from onnxplain.errors import UsageError, nearest
+from onnxplain.ir.weights import Array
+
+RESIZES = ("crop", "stretch", "pad")
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How pixels become a model's input: x = (pixel * scale - mean) / std, where pixel runs from 0 to 255.
+
+    mean, std: one number for all channels or one for each, in the order that the model takes them.
+    order:     "rgb" or "bgr" (Caffe's models, OpenCV's pictures).
+    resize:    "crop": the shorter side is brought to size and the centre is cut out; "stretch": both sides are brought
+               to size; "pad": the longer side is, with black beside the picture.
+
+    It travels in a compiled model's metadata as a dict, so that nobody has to remember it.
+    """
+
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    order: str = "rgb"
+    resize: str = "crop"
+
+    def __post_init__(self) -> None:
+        if self.order not in ("rgb", "bgr"):
+            raise UsageError(f"preprocess: there is no order {self.order!r}. The orders are: rgb, bgr.")
+        if self.resize not in RESIZES:
+            raise UsageError(
+                f"preprocess: there is no resize {self.resize!r}. {nearest(self.resize, RESIZES, kind='ways')}"
+            )
+        if not all(np.isfinite([self.scale, *self.mean, *self.std])) or 0 in self.std or self.scale == 0:
+            raise UsageError("preprocess: scale, mean and std must be finite, and neither scale nor std may be zero.")
+
+    @staticmethod
+    def of(asked: Preprocess | Mapping[str, Any] | str) -> Preprocess:
+        """By name, or from the entries of a dict. Raises: UsageError."""
+        if isinstance(asked, Preprocess):
+            return asked
+        return Preprocess.named(asked) if isinstance(asked, str) else Preprocess.from_dict(asked)
+
+    @staticmethod
+    def named(name: str) -> Preprocess:
+        """One of `PREPROCESSES` by name. Raises: UsageError naming them."""
+        if name not in PREPROCESSES:
+            raise UsageError(
+                f"there is no preprocessing {name!r}. {nearest(name, PREPROCESSES, kind='preprocessings')}"
+            )
+        return PREPROCESSES[name]
+
+    @staticmethod
+    def from_dict(entries: Mapping[str, Any]) -> Preprocess:
+        """What `to_dict` made, from a model's metadata. Raises: UsageError for entries that it does not know."""
+        known = Preprocess.__dataclass_fields__
+        for entry in entries:
+            if entry not in known:
+                raise UsageError(f"preprocess has an unknown entry {entry!r}. {nearest(entry, known, kind='entries')}")
+        values = dict(entries)
+        try:
+            for name in ("mean", "std"):
+                if name in values:
+                    values[name] = tuple(float(v) for v in np.atleast_1d(values[name]))
+            if "scale" in values:
+                values["scale"] = float(values["scale"])
+        except (TypeError, ValueError):
+            raise UsageError(f"preprocess: scale, mean and std must be numbers, not {dict(entries)!r}.") from None
+        return Preprocess(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a model's metadata: what `from_dict` reads."""
+        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+
+    def apply(self, pixels: Array) -> Array:
+        """Pixels (..., H, W, C) from 0 to 255 as float64 input values, channels still last."""
+        channels = pixels.shape[-1]
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, channels):
+                raise UsageError(
+                    f"preprocess: {name} has {len(values)} numbers, and the model takes {channels} channels."
+                )
+        if self.order == "bgr" and channels >= 3:
+            pixels = np.concatenate([pixels[..., 2::-1], pixels[..., 3:]], axis=-1)
+        x: Array = (pixels.astype(np.float64) * self.scale - np.array(self.mean)) / np.array(self.std)
+        return x
+
+
+PREPROCESSES: dict[str, Preprocess] = {
+    "unit": Preprocess(),
+    "imagenet": Preprocess(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    "raw": Preprocess(scale=1.0),
+    "tf": Preprocess(scale=1 / 127.5, mean=(1.0,)),
+    "caffe": Preprocess(scale=1.0, mean=(103.939, 116.779, 123.68), order="bgr"),
+}
+"""unit: pixel / 255. imagenet: unit, then ImageNet's mean and deviation. raw: pixel. tf: pixel / 127.5 - 1.
+caffe: raw in the order BGR, minus ImageNet's mean."""

@@ -1,0 +1,244 @@
+"""Whether a compiled graph does what it promises: its structure, and its numbers against the model it was made from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxplain import interface
+from onnxplain.errors import BadModel, OnnxplainError, UsageError
+from onnxplain.ir.layout import Layout
+from onnxplain.runtime.explainer import Explainer
+from onnxplain.runtime.feeds import Array, Port, ports, shown
+from onnxplain.runtime.preprocess import Preprocess
+from onnxplain.runtime.session import open_session, reason
+from onnxplain.runtime.slope import SLOPES, TOLERANCE, slope_error
+
+RELATIVE = 1e-5
+"""Of the largest value of an output. Half precision is allowed four roundings."""
+
+BATCH, SIDE, LENGTH = 2, 224, 16
+"""Random samples, and what a size is taken to be that the model leaves open: of a picture, of anything else."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One promise: what was promised, what was found, and whether that keeps it."""
+
+    promise: str
+    found: str
+    kept: bool
+
+
+def verify(explained: Path, explain: Explainer, source: Path, batches: Sequence[Array]) -> Iterator[Check]:
+    """Check a compiled file against the model it was compiled from, one promise after the other.
+
+    explain: the compiled file, opened with use_tf32=False, which would blur the comparison.
+    source:  the model; it is run on what `explain` runs on.
+    batches: samples to run, in the model's own type and preprocessing (`random_batch` makes some).
+    Raises:  OnnxplainError if the model cannot be run at all.
+    """
+    original = open_session(source, explain.provider, use_tf32=False)
+    yield _well_formed(explained)
+    yield _same_source(explain, source)
+    for check in _same_interface(explain, ports(original.get_inputs()), [o.name for o in original.get_outputs()]):
+        yield check
+        if not check.kept:
+            return  # the two cannot be fed the same
+    for batch in batches:
+        yield from _numbers(explain, original, batch)
+
+
+def random_batch(explain: Explainer, seed: int = 0, size: tuple[int, int] | None = None) -> Array:
+    """Seeded samples: for an input of pictures blobs under grain, preprocessed; else standard normal numbers."""
+    port, layout = explain.input, explain.layout
+    rng = np.random.default_rng(seed)
+    shape = _sizes(port, layout, size)
+    if len(shape) != 4:
+        return rng.standard_normal(shape).astype(port.dtype)
+    channels = shape[layout.channel or 1]
+    height, width = (shape[axis] for axis in layout.spatial)
+    side = -(-max(height, width) // 8)
+    blobs = rng.uniform(0, 255, (shape[0], 8, 8, channels)).repeat(side, 1).repeat(side, 2)[:, :height, :width]
+    pixels = np.clip(blobs + rng.normal(0, 25, blobs.shape), 0, 255)
+    values = Preprocess.from_dict(explain.metadata.preprocess or {}).apply(pixels).astype(port.dtype)
+    return values if layout.channel == 3 else values.transpose(0, 3, 1, 2)
+
+
+def _sizes(port: Port, layout: Layout, size: tuple[int, int] | None) -> tuple[int, ...]:
+    picture = len(port.shape) == 4
+    unsaid = dict(zip(layout.spatial, size or (SIDE, SIDE), strict=True)) if picture else {}
+    first, *rest = port.shape
+    others = [d if isinstance(d, int) else unsaid.get(a, 3 if picture else LENGTH) for a, d in enumerate(rest, 1)]
+    return (first if isinstance(first, int) else BATCH, *others)
+
+
+def _well_formed(path: Path) -> Check:
+    promise = "a valid ONNX file, types and shapes consistent"
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except Exception as error:  # the checker raises its own and C++'s errors
+        return Check(promise, str(error).strip().splitlines()[0], False)
+    return Check(promise, "onnx.checker, full", True)
+
+
+def _same_source(explain: Explainer, source: Path) -> Check:
+    try:
+        with source.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadModel(f"{source} cannot be read: {error.strerror}.") from None
+    promised = explain.metadata.source_sha256
+    return Check(f"compiled from {source.name}", f"sha256 {digest[:12]}, recorded {promised[:12]}", digest == promised)
+
+
+def _same_interface(explain: Explainer, inputs: Mapping[str, Port], outputs: Sequence[str]) -> Iterator[Check]:
+    changed = [n for n, port in inputs.items() if n not in explain.inputs or explain.inputs[n] != port]
+    yield Check("the model's own inputs, unchanged", _listed(changed, inputs), not changed)
+    lost = [name for name in outputs if name not in explain.outputs]
+    yield Check("the model's own outputs are there", _listed(lost, outputs), not lost)
+
+
+def _listed(wrong: Sequence[str], every: Sequence[str] | Mapping[str, Any]) -> str:
+    return f"not so: {', '.join(wrong)}" if wrong else ", ".join(every)
+
+
+def _numbers(explain: Explainer, original: Any, batch: Array) -> Iterator[Check]:
+    own = {port.name: _filled(port, explain, len(batch)) for port in ports(original.get_inputs()).values()}
+    others = {name: array for name, array in own.items() if name != explain.input.name}
+    fed = {interface.BASELINE: np.zeros_like(batch[:1])} if interface.BASELINE in explain.metadata.inputs else {}
+    noise = explain.metadata.inputs.get(interface.NOISE)
+    if noise is not None:
+        fed[interface.NOISE] = _noise(explain.inputs[noise], batch)
+    expected = _run_original(explain, original, batch, others)
+    main = expected.get(str(explain.metadata.parameters.get("output")), next(iter(expected.values())))
+    scores = main.reshape(len(batch), -1)
+    if interface.TARGET in explain.metadata.inputs:
+        fed[interface.TARGET] = scores.argmax(1)
+    fed |= others
+    returned = explain(batch, **fed)
+    for name, array in expected.items():
+        yield _equal(name, returned[name], array)
+    result = {role: returned[explain.key(role)] for role in explain.metadata.outputs}
+    yield _classes(explain, result[interface.CLASS], scores, fed.get(interface.TARGET))
+    for role in explain.metadata.outputs:
+        if role.startswith((interface.ATTRIBUTION, interface.HEATMAP, interface.SCORE)):
+            yield _map(explain, role, result, batch)
+        elif role.startswith(interface.RESIDUAL):
+            yield _residual(role, result[role], result[interface.SCORE])
+    for method in explain.metadata.method.split(","):
+        if method in SLOPES:
+            yield _slope(explain, method, batch, fed)
+    if interface.TARGET in explain.metadata.inputs:
+        yield _out_of_range(explain, batch, fed, main.shape[1])
+
+
+def _run_original(explain: Explainer, original: Any, batch: Array, others: Mapping[str, Array]) -> dict[str, Array]:
+    fixed = explain.input.shape[0]
+    size = fixed if isinstance(fixed, int) else len(batch)
+    names = [o.name for o in original.get_outputs()]
+    try:
+        rows = [
+            original.run(names, {explain.input.name: batch[i : i + size], **others}) for i in range(0, len(batch), size)
+        ]
+    except Exception as error:  # ONNX Runtime's errors have no common base but this one
+        raise OnnxplainError(f"the original model cannot be run on {shown(batch.shape)}: {reason(error)}") from None
+    return {name: np.concatenate([np.atleast_1d(r[i]) for r in rows]) for i, name in enumerate(names)}
+
+
+def _filled(port: Port, explain: Explainer, samples: int) -> Array:
+    """Seeded numbers for any other input of the model; zeros where they are indices or flags."""
+    shape = [d if isinstance(d, int) else samples if d == explain.input.shape[0] else LENGTH for d in port.shape]
+    if port.dtype.kind != "f":
+        return np.zeros(shape, port.dtype)
+    return np.random.default_rng(0).standard_normal(shape).astype(port.dtype)
+
+
+def _noise(port: Port, batch: Array) -> Array:
+    """(samples, N, ...), sizes that are open taken from the batch."""
+    samples = port.shape[0] if isinstance(port.shape[0], int) else 4
+    sizes = batch.shape if len(port.shape) == batch.ndim + 1 else batch.shape[1:]
+    shape = (samples, *(d if isinstance(d, int) else s for d, s in zip(port.shape[1:], sizes, strict=True)))
+    return np.random.default_rng(0).standard_normal(shape).astype(port.dtype)
+
+
+def _equal(name: str, have: Array, want: Array) -> Check:
+    if want.dtype.kind != "f":
+        same = np.array_equal(have, want)
+        return Check(f"output {name!r} as the model's", "equal" if same else "different", bool(same))
+    limit = max(RELATIVE, 4 * float(np.finfo(want.dtype).eps)) if want.dtype.itemsize < 4 else RELATIVE
+    promise = f"output {name!r} as the model's, to {limit:.0e}"
+    if have.shape != want.shape:
+        return Check(promise, f"{shown(have.shape)}, the model's {shown(want.shape)}", False)
+    finite = np.isfinite(want)
+    if not np.array_equal(np.isfinite(have), finite):
+        return Check(promise, "not finite where the model's is, or the reverse", False)
+    top = float(np.abs(want[finite]).max(initial=0)) or 1.0
+    error = float(np.abs(have[finite].astype(np.float64) - want[finite]).max(initial=0)) / top
+    return Check(promise, f"{error:.1e}", error <= limit)
+
+
+def _classes(explain: Explainer, classes: Array, scores: Array, given: Array | None) -> Check:
+    target = str(explain.metadata.parameters.get("target"))
+    first = classes if classes.ndim == 1 else classes[:, 0]
+    inside = bool(((classes >= 0) & (classes < scores.shape[1])).all())
+    if given is not None:
+        kept = np.array_equal(first, given)
+    elif target.isdecimal():
+        kept = bool((classes == int(target)).all())
+    else:
+        kept = inside and bool((np.take_along_axis(scores, first[:, None], 1)[:, 0] >= scores.max(1)).all())
+    return Check(f"the class explained: target {target}", ", ".join(map(str, first[:8])), inside and kept)
+
+
+def _map(explain: Explainer, role: str, result: Mapping[str, Array], batch: Array) -> Check:
+    """Finite, of the shape promised, and a heatmap within [0, 1]."""
+    array = result[role]
+    ranked = result[interface.CLASS].shape  # (N,), or (N, K)
+    finite = bool(np.isfinite(array).all())
+    low, high = (float(array.min()), float(array.max())) if array.size and finite else (np.nan, np.nan)
+    found = f"{shown(array.shape)}, {low:.3g} to {high:.3g}"
+    spatial = tuple(batch.shape[axis] for axis in explain.layout.spatial)
+    if role.startswith(interface.HEATMAP):
+        kept = finite and array.shape == (*ranked, *spatial) and low >= 0 and high <= 1
+        return Check(f"{role} within [0, 1], of the input's size", found, kept)
+    if role.startswith(interface.SCORE):
+        return Check(f"{role} finite, one for each class explained", found, finite and array.shape == ranked)
+    as_input = array.shape == (*ranked, *batch.shape[1:])
+    coarse = array.shape[: len(ranked)] == ranked and array.ndim == len(ranked) + len(spatial)
+    return Check(f"{role} finite, of the input's shape or a layer's", found, finite and (as_input or coarse))
+
+
+def _residual(role: str, residual: Array, score: Array) -> Check:
+    share = float((np.abs(residual) / np.maximum(np.abs(score), 1e-12)).max())
+    return Check(f"{role} finite (reported: its share of the score)", f"{share:.2e}", bool(np.isfinite(share)))
+
+
+def _slope(explain: Explainer, method: str, batch: Array, fed: Mapping[str, Array]) -> Check:
+    promise = f"{method} is the score's slope, within {TOLERANCE:.0%} (median over random directions)"
+    if batch.dtype.itemsize < 4:
+        return Check(promise, f"not measured: {batch.dtype} is too coarse for differences", True)
+    error = slope_error(explain, method, batch, fed)
+    if error is None:
+        return Check(promise, "not measured: every step changes the class explained", True)
+    return Check(promise, f"{error:.2%}", error <= TOLERANCE)
+
+
+def _out_of_range(explain: Explainer, batch: Array, fed: Mapping[str, Array], count: int) -> Check:
+    beyond = {explain.metadata.inputs[role]: fed[role] for role in explain.metadata.inputs if role in fed}
+    beyond |= {name: array for name, array in fed.items() if name in explain.inputs}
+    size = explain.input.shape[0] if isinstance(explain.input.shape[0], int) else len(batch)
+    beyond[explain.metadata.inputs[interface.TARGET]] = np.full(size, count, np.int64)
+    beyond[explain.input.name] = batch[:size]
+    names = [explain.metadata.outputs[r] for r in explain.metadata.outputs if not r.startswith(interface.CLASS)]
+    try:
+        silent = [n for n, a in zip(names, explain.session.run(names, beyond), strict=True) if not np.isnan(a).all()]
+    except Exception as error:
+        raise UsageError(f"the graph cannot be run with a class out of range: {reason(error)}") from None
+    return Check("a class out of range is answered by NaN", _listed(silent, names), not silent)

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.cli.program import listing, program
+from tests.runtime.tiny import classifier, saved, text
+
+
+def test_every_node_and_its_rule(tmp_path: Path) -> None:
+    model = saved(classifier(), tmp_path / "model.onnx")
+    before = listing(tmp_path)
+    result = program("plan", model, "--method", "guided-backprop")
+    assert (result.exit_code, result.stderr) == (0, "")
+    rows = [line.split() for line in result.stdout.splitlines()]
+    for row in (
+        ["conv", "Conv", "derivative"],
+        ["relu", "Relu", "guided"],
+        ["pool", "GlobalAveragePool", "derivative"],
+        ["linear", "Gemm", "derivative"],
+    ):
+        assert row in rows
+    assert "model.onnx: 'logits' by 'pixels'" in result.stdout
+    assert listing(tmp_path) == before
+
+
+def test_a_method_of_activations_names_its_layer_and_walks_no_further(tmp_path: Path) -> None:
+    model = saved(classifier(), tmp_path / "model.onnx")
+    found = json.loads(program("plan", model, "--method", "grad-cam", "--json").stdout)
+    (plan,) = found["plans"]
+    assert [layer["node"] for layer in plan["layers"] if layer["chosen"]] == ["relu"]
+    assert "conv" in [layer["node"] for layer in plan["layers"]]
+    assert plan["steps"][0]["node"] == "pool"
+    other = json.loads(program("plan", model, "--method", "grad-cam", "--layer", "conv", "--json").stdout)["plans"][0]
+    assert [layer["node"] for layer in other["layers"] if layer["chosen"]] == ["conv"]
+    assert other["steps"][0]["node"] == "relu"
+
+
+def test_where_nothing_is_propagated_it_says_so(tmp_path: Path) -> None:
+    result = program("plan", saved(classifier(), tmp_path / "model.onnx"), "--method", "fem")
+    assert result.exit_code == 0
+    assert "nothing is propagated back" in result.stdout
+
+
+def test_what_is_unsupported_is_marked_and_the_status_says_so(tmp_path: Path) -> None:
+    graph = "g (float[N,4] x) => (float[N,4] y) { [noise] b = Bernoulli(x) [relu] r = Relu(b) [more] y = Bernoulli(r) }"
+    model = saved(text(graph), tmp_path / "model.onnx")
+    result = program("plan", model, "--method", "gradient")
+    assert result.exit_code == 1
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert ["noise", "Bernoulli", "no", "rule"] in rows
+    assert ["more", "Bernoulli", "no", "rule"] in rows
+    assert ["relu", "Relu", "derivative"] in rows
+    assert result.stderr == (
+        "UnsupportedOp: gradient has no rule for 'Bernoulli' (node 'more').\n"
+        "  It lies between 'x' and the score 'y', so a rule is needed.\n"
+        "  The same holds for Bernoulli (noise).\n"
+        "  Run `onnxplain plan` to see every node and its rule.\n"
+    )
+    steps = json.loads(program("plan", model, "--method", "gradient", "--json").stdout)["plans"][0]["steps"]
+    assert [step["blocked"] for step in steps] == ["no rule", "", "no rule"]
+
+
+def test_what_the_passes_did_is_listed(tmp_path: Path) -> None:
+    model = classifier()
+    model.opset_import[0].version = 13
+    found = json.loads(program("plan", saved(model, tmp_path / "m.onnx"), "--method", "gradient", "--json").stdout)
+    assert ("ConvertOpset", 1) in [(done["name"], done["changed"]) for done in found["passes"]]

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import numpy_helper
+from PIL import Image
+
+import onnxplain
+from onnxplain.runtime.session import CUDA
+from tests.cli.program import program
+from tests.runtime.tiny import classifier, saved
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    saved(classifier(), tmp_path / "model.onnx")
+    onnxplain.compile_file(tmp_path / "model.onnx", tmp_path / "explained.onnx", "gradient")
+    return tmp_path
+
+
+def test_what_is_right_is_said_to_be(folder: Path) -> None:
+    result = program("verify", folder / "explained.onnx", "--against", folder / "model.onnx")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "output 'logits' as the model's, to 1e-05" in result.stdout
+    assert " NO" not in result.stdout
+
+
+def test_pictures_take_the_place_of_random_samples(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8)).save(folder / f"{i}.png")
+    result = program(
+        "verify", folder / "explained.onnx", "--against", folder / "model.onnx", "--images", folder, "--json"
+    )
+    checks = json.loads(result.stdout)
+    assert all(check["kept"] for check in checks)
+    assert sum("(1 of 3)" in check["found"] for check in checks) == 6
+
+
+def test_what_is_wrong_is_named(folder: Path) -> None:
+    path = folder / "explained.onnx"
+    broken = onnx.load(path)
+    (offset,) = (t for t in broken.graph.initializer if t.name == "offset")
+    offset.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(offset) + np.float32(1), "offset"))
+    saved(broken, path)
+    result = program("verify", path, "--against", folder / "model.onnx")
+    assert result.exit_code == 1
+    first, second = result.stderr.splitlines()
+    assert first == "VerificationFailed: explained.onnx breaks 1 of its 10 promises:"
+    assert second.startswith("  output 'logits' as the model's, to 1e-05: ")
+
+
+def test_a_model_that_explains_nothing_has_nothing_to_verify(folder: Path) -> None:
+    result = program("verify", folder / "model.onnx", "--against", folder / "model.onnx")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("UsageError: model.onnx was not compiled by onnxplain: it returns no explanation.")
+
+
+@pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="this ONNX Runtime has CUDA")
+def test_a_provider_that_is_not_there_fails(folder: Path) -> None:
+    result = program("verify", folder / "explained.onnx", "--against", folder / "model.onnx", "--provider", "cuda")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("ProviderUnavailable: CUDAExecutionProvider was asked for")

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, helper, numpy_helper
+
+import onnxplain
+from onnxplain import Explainer
+from onnxplain.runtime.verify import Check, random_batch, verify
+from tests.runtime.tiny import SHARED, classifier, saved
+
+
+def checks(
+    folder: Path, method: str = "gradient", tamper: Callable[[ModelProto], None] | None = None, **options: object
+):
+    source = saved(classifier(), folder / "model.onnx")
+    compiled = onnxplain.compile_model(source, method, **options)
+    if tamper is not None:
+        tamper(compiled)
+    path = saved(compiled, folder / "explained.onnx")
+    explain = Explainer(path, "cpu")
+    return list(verify(path, explain, source, [random_batch(explain)]))
+
+
+def broken(found: list[Check]) -> list[str]:
+    return [check.promise for check in found if not check.kept]
+
+
+def through(output: str, op: str, *constants: float) -> Callable[[ModelProto], None]:
+    """Put an operator with constants in front of an output."""
+
+    def tamper(model: ModelProto) -> None:
+        (node,) = (n for n in model.graph.node if output in n.output)
+        node.output[:] = ["untouched" if name == output else name for name in node.output]
+        names = [f"constant_{i}" for i in range(len(constants))]
+        model.graph.initializer.extend(
+            numpy_helper.from_array(np.float32(value), name) for name, value in zip(names, constants, strict=True)
+        )
+        model.graph.node.append(helper.make_node(op, ["untouched", *names], [output]))
+
+    return tamper
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("gradient", {}),
+        ("gradient", {"target": "input"}),
+        ("gradient", {"target": 2}),
+        ("gradient-x-input,grad-cam", {"target": "topk:3"}),
+        ("guided-backprop,fem", {"target": "input"}),
+        ("integrated-gradients", {"steps": 8}),
+        ("integrated-gradients", {"steps": 4, "baseline": "input", "target": "input"}),
+        ("smoothgrad", {"samples": 3, "noise": "input"}),
+    ],
+)
+def test_what_the_compiler_makes_keeps_its_promises(tmp_path: Path, method: str, options: dict[str, object]) -> None:
+    found = checks(tmp_path, method, **options)
+    assert broken(found) == []
+    assert len(found) >= 8
+
+
+def other_weights(model: ModelProto) -> None:
+    (offset,) = (t for t in model.graph.initializer if t.name == "offset")
+    offset.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(offset) * np.float32(1.01), "offset"))
+
+
+LOGITS = "output 'logits' as the model's, to 1e-05"
+SLOPE = "gradient is the score's slope, within 20% (median over random directions)"
+FINITE = "attribution finite, of the input's shape or a layer's"
+HEATMAP = "heatmap within [0, 1], of the input's size"
+
+
+@pytest.mark.parametrize(
+    ("tamper", "promises"),
+    [
+        (other_weights, [LOGITS]),
+        (through("attribution", "Mul", 1.5), [SLOPE]),
+        (through("attribution", "Relu"), [SLOPE]),
+        (through("attribution", "Div", 0.0), [FINITE, SLOPE]),
+        (through("heatmap", "Mul", 1.1), [HEATMAP]),
+        (through("heatmap", "Neg"), [HEATMAP]),
+    ],
+)
+def test_a_broken_promise_is_found(tmp_path: Path, tamper: Callable[[ModelProto], None], promises: list[str]) -> None:
+    assert broken(checks(tmp_path, tamper=tamper)) == promises
+
+
+def test_another_source_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "explained.onnx"
+    onnxplain.compile_file(classifier(), path, "gradient")
+    explain = Explainer(path, "cpu")
+    other = saved(classifier(classes=5), tmp_path / "other.onnx")
+    found = list(verify(path, explain, other, [random_batch(explain)]))
+    assert "compiled from other.onnx" in broken(found)
+    assert LOGITS in broken(found)
+
+
+def test_a_graph_that_answers_classes_out_of_range_is_noticed(tmp_path: Path) -> None:
+    def unpoisoned(model: ModelProto) -> None:
+        for tensor in model.graph.initializer:
+            array = numpy_helper.to_array(tensor)
+            if array.dtype.kind == "f" and np.isnan(array).any():
+                tensor.CopyFrom(numpy_helper.from_array(np.nan_to_num(array), tensor.name))
+
+    found = checks(tmp_path, tamper=unpoisoned, target="input")
+    assert broken(found) == ["a class out of range is answered by NaN"]
+
+
+@pytest.mark.parametrize("name", ["vww_96", "cifar10_vit", "mnist_cntk"])
+def test_real_models(tmp_path: Path, name: str) -> None:
+    source = SHARED / "models" / f"{name}.onnx"
+    if not source.exists():
+        pytest.skip("the real models are not beside the checkout, in shared/models")
+    path = tmp_path / "explained.onnx"
+    onnxplain.compile_file(source, path, "gradient", target="input")
+    explain = Explainer(path, "cpu")
+    assert broken(list(verify(path, explain, source, [random_batch(explain)]))) == []
+    assert onnx.load(path).ir_version == 10
