@@ -35,6 +35,7 @@ def compile_command(
     diagnostics: Annotated[
         bool, typer.Option("--diagnostics", help="For lrp-*: also return what arrives at each node and is passed on.")
     ] = False,
+    runtime: o.For = "portable",
     preprocess: o.Named = None,
     scale: o.Scale = None,
     mean: o.Mean = None,
@@ -58,6 +59,7 @@ def compile_command(
         sugar={"layer": layer, "baseline": baseline, "noise": noise, "composite": composite},
         preprocess=o.preprocess(preprocess, scale, mean, std, order, resize),
         diagnostics=diagnostics,
+        runtime=runtime,
     )
     path = destination(model, out, method)
     result = explained(model, request)

@@ -72,6 +72,13 @@ Noise = Annotated[
         "--noise", metavar="VALUE", help="Short for --set noise=VALUE: where noise comes from.", rich_help_panel=_METHOD
     ),
 ]
+For = Annotated[
+    str,
+    typer.Option(
+        "--for", metavar="cpu|cuda|portable",
+        help="Whose kernels the graph is lowered for; the results are the same.", rich_help_panel=_METHOD,
+    ),
+]  # fmt: skip
 Composite = Annotated[
     str | None,
     typer.Option(
@@ -136,6 +143,7 @@ def request(
     sugar: Mapping[str, str | None] | None = None,
     preprocess: Preprocess | None = None,
     diagnostics: bool = False,
+    runtime: str = "portable",
 ) -> Request:
     """What the options ask for. Raises: UsageError for a parameter that is malformed or given twice."""
     return Request(
@@ -147,6 +155,7 @@ def request(
         preprocess=None if preprocess is None else preprocess.to_dict(),
         parameters=parameters(given or [], sugar or {}),
         diagnostics=diagnostics,
+        runtime=runtime,
     )
 
 

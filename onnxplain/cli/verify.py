@@ -13,8 +13,11 @@ import typer
 from onnxplain.cli import options as o
 from onnxplain.cli import report
 from onnxplain.errors import VerificationFailed
+from onnxplain.interface import DIAGNOSTICS, SCORE
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from onnxplain.runtime.explainer import Explainer
     from onnxplain.runtime.feeds import Array
     from onnxplain.runtime.preprocess import Preprocess
@@ -63,6 +66,8 @@ def verify_command(
                 check.promise, check.found, "yes" if check.kept else "NO", style="" if check.kept else "bold red"
             )
         report.console().print(table)
+        if explain.metadata.diagnostics is not None:
+            report.console().print(_ledger(explain, batches[0]))
     if failed:
         broken = "\n".join(f"  {check.promise}: {check.found}" for check in failed)
         raise VerificationFailed(f"{explained.name} breaks {len(failed)} of its {len(checks)} promises:\n{broken}")
@@ -78,6 +83,21 @@ def merged(checks: Iterable[Check]) -> list[Check]:
         for same in found.values()
         for shown in [next((check for check in same if not check.kept), same[0])]
     ]
+
+
+def _ledger(explain: Explainer, batch: Array) -> Table:
+    """What arrives at each node and what is lost there, for the first sample; losses above a thousandth are marked."""
+    result = explain(batch[:1])
+    score = float(result[SCORE][0])
+    table = report.table("node", "operator", "rule", "arrives", "passed on", "lost")
+    for (node, op, rule), (arrived, passed) in zip(
+        explain.metadata.diagnostics or (), result[DIAGNOSTICS][0].tolist(), strict=True
+    ):
+        lost = arrived - passed
+        notable = abs(lost) > 1e-3 * abs(score)
+        table.add_row(node, op, rule, f"{arrived:.4g}", f"{passed:.4g}", f"{lost:.2g}" if notable else "")
+    table.title = f"relevance of sample 0, whose score is {score:.4g}"
+    return table
 
 
 def _pictures(

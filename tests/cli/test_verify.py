@@ -66,3 +66,14 @@ def test_a_provider_that_is_not_there_fails(folder: Path) -> None:
     result = program("verify", folder / "explained.onnx", "--against", folder / "model.onnx", "--provider", "cuda")
     assert result.exit_code == 1
     assert result.stderr.startswith("ProviderUnavailable: CUDAExecutionProvider was asked for")
+
+
+def test_diagnostics_show_where_relevance_is_lost(folder: Path) -> None:
+    onnxplain.compile_file(folder / "model.onnx", folder / "lrp.onnx", "lrp-eps", diagnostics=True)
+    result = program("verify", folder / "lrp.onnx", "--against", folder / "model.onnx")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    header = next(i for i, line in enumerate(lines) if "arrives" in line and "lost" in line)
+    metadata = onnxplain.Explainer(folder / "lrp.onnx").metadata
+    rows = [line.split()[0] for line in lines[header + 2 :] if line.strip()]
+    assert rows == [node for node, _, _ in metadata.diagnostics or []]
