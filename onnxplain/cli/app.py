@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from onnxplain.cli import report
+from onnxplain.cli.bench import bench_command
 from onnxplain.cli.compile import compile_command
 from onnxplain.cli.explain import explain_command
 from onnxplain.cli.methods import methods_command
 from onnxplain.cli.plan import plan_command
+from onnxplain.cli.profile import profile_command
 from onnxplain.cli.verify import verify_command
 from onnxplain.version import __version__
 
@@ -29,6 +31,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "explain": explain_command,
     "plan": plan_command,
     "verify": verify_command,
+    "bench": bench_command,
+    "profile": profile_command,
     "methods": methods_command,
 }
 for name, command in COMMANDS.items():

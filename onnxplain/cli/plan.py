@@ -21,7 +21,7 @@ from onnxplain.methods.method import Method
 from onnxplain.opening import Opened, Request, open_model, select
 from onnxplain.passes.base import PassLog, run_passes
 from onnxplain.passes.canonical import canonicalise
-from onnxplain.passes.explain.tap import candidates, find_tap
+from onnxplain.passes.explain.tap import Candidate, candidates, find_tap
 from onnxplain.passes.explain.trace import Trace
 from onnxplain.rules.composite import Composite
 from onnxplain.runtime.feeds import shown
@@ -117,7 +117,9 @@ def plan_of(opened: Opened, method: Method, settings: Mapping[str, Any]) -> Plan
         return Plan(method.name, (), layers, "")
     rules = method.composite(settings)
     walked = (
-        opened.forward.since(find_tap(opened.forward, str(settings.get("layer") or ""))) if coarse else opened.forward
+        opened.forward.since(find_tap(opened.forward, opened.layout, str(settings.get("layer") or "")).value)
+        if coarse
+        else opened.forward
     )
     steps = tuple(
         Step(site.name, site.op, rules.label_for(site), _blocked(site, rules, walked)) for site in walked.sites
@@ -134,8 +136,15 @@ def _blocked(site: Site, rules: Composite, walked: Trace) -> str:
 
 
 def _layers(opened: Opened, settings: Mapping[str, Any]) -> tuple[Layer, ...]:
-    chosen = find_tap(opened.forward, str(settings.get("layer") or "")).name
-    return tuple(Layer(c.layer, c.op, shown(c.shape), c.value.name == chosen) for c in candidates(opened.forward))
+    chosen = find_tap(opened.forward, opened.layout, str(settings.get("layer") or "")).value.name
+    found = candidates(opened.forward, opened.layout)
+    return tuple(Layer(c.layer, c.op, _shape_of(c), c.value.name == chosen) for c in found)
+
+
+def _shape_of(candidate: Candidate) -> str:
+    """The maps' shape, and the tensor's own where that is another."""
+    maps, own = shown(candidate.shape), shown(candidate.value.shape)
+    return maps if maps == own else f"{maps} from {own}"
 
 
 def _tried(opened: Opened, request: Request, plan: Plan, method: Method, settings: Mapping[str, Any]) -> Plan:

@@ -101,13 +101,17 @@ class Builder(Emitter):
         """1 where the condition holds and 0 elsewhere, in the dtype of `like`."""
         return self.cast(condition, like)
 
-    def stabilise(self, z: Value, eps: float) -> Value:
+    def stabilise(self, z: Value, eps: float, *, nonnegative: bool = False) -> Value:
         """z moved away from zero by eps, keeping its sign; zero counts as positive.
+
+        nonnegative: z is known to have no negative element, and its sign need not be looked at.
 
         For eps = 0 only zero itself moves, to one: nothing is shared there, and 0 / 1 is what is wanted for 0 / 0.
         """
         if eps == 0:
             return z + self.mask(self.equal(z, 0), z)
+        if nonnegative:
+            return z + eps
         return z + self.where(z < 0, self.constant(-eps, z.dtype), eps)
 
     # -- reductions -------------------------------------------------------------------------------------------------
@@ -233,11 +237,24 @@ class Builder(Emitter):
         return self.op("Slice", x, *vectors, None if steps is None else self.ints(steps))
 
     def pad(self, x: Value, before: Sequence[int] | Value, after: Sequence[int] | Value, axes: Sequence[int]) -> Value:
-        """x with zeros before and after along each of the axes; negative amounts crop."""
+        """x with zeros before and after along each of the axes; negative amounts crop.
+
+        Every axis is named, since ONNX Runtime 1.31 loses the operand `axes` when it moves a Transpose past a Pad.
+        """
         if not isinstance(before, Value) and not isinstance(after, Value) and not any((*before, *after)):
             return x
-        vectors = [v if isinstance(v, Value) else self.ints(v) for v in (before, after)]
-        return self.op("Pad", x, self.concat(vectors, axis=0), self.constant(0, x.dtype), self.ints(axes))
+        amounts = self.concat([self._along(v, axes, x.rank) for v in (before, after)], axis=0)
+        return self.op("Pad", x, amounts, self.constant(0, x.dtype))
+
+    def _along(self, amounts: Sequence[int] | Value, axes: Sequence[int], rank: int) -> Value:
+        """One number for each axis: the given ones along `axes`, zero elsewhere."""
+        order = [axis % rank for axis in axes]
+        if not isinstance(amounts, Value):
+            return self.ints([amounts[order.index(axis)] if axis in order else 0 for axis in range(rank)])
+        if order == list(range(rank)):
+            return amounts
+        at = [order.index(axis) if axis in order else len(order) for axis in range(rank)]
+        return self.gather(self.concat([amounts, self.ints([0])], axis=0), self.ints(at), axis=0)
 
     def gather(self, x: Value, indices: Value, axis: int) -> Value:
         return self.op("Gather", x, indices, axis=axis)

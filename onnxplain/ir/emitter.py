@@ -23,6 +23,8 @@ from onnxplain.ir.value import Value
 from onnxplain.ir.weights import Array
 
 PREFIX = "onnxplain"
+STORE_UP_TO = 1 << 12
+"""Elements. A constant computed while emitting is stored up to this size."""
 
 
 class Emitter:
@@ -145,7 +147,9 @@ class Emitter:
     def _fold(self, proto: NodeProto, operands: Sequence[gs.Tensor]) -> list[Array] | None:
         if not operands or not all(isinstance(t, gs.Constant) and np.prod(t.shape) <= FOLD_UP_TO for t in operands):
             return None
-        return evaluate(proto, {t.name: self.model.weights.array(t) for t in operands}, self.opset)
+        results = evaluate(proto, {t.name: self.model.weights.array(t) for t in operands}, self.opset)
+        # What is emitted comes on top of what the file holds: a large result is left for the runtime to fold.
+        return results if results and sum(r.size for r in results) <= STORE_UP_TO else None
 
     def _unique(self, name: str) -> str:
         candidate, count = name, 0

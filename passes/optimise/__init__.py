@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from onnxplain.ir.model import Model
 from onnxplain.passes.base import Pass
+from onnxplain.passes.optimise.blocked import BlockedMasks, EnterBlockedLayout
 from onnxplain.passes.optimise.convolution import FlipUnitStride
 from onnxplain.passes.optimise.dead_code import DropDeadCode
-from onnxplain.passes.optimise.masks import BlockedMasks
 
 LOWERING: Mapping[str, tuple[Pass[Model], ...]] = {
     "portable": (DropDeadCode(),),
-    "cpu": (DropDeadCode(), FlipUnitStride(), BlockedMasks(), DropDeadCode()),
+    "cpu": (DropDeadCode(), FlipUnitStride(), BlockedMasks(), DropDeadCode(), EnterBlockedLayout()),
     "cuda": (DropDeadCode(),),
 }
 """What is done last, by the runtime that the graph is for. No rule knows of it."""

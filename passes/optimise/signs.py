@@ -6,7 +6,7 @@ known). Backward: nothing arrives where a tensor is zero, and so, in front of a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -21,8 +21,8 @@ _READ_UP_TO = 1 << 16
 
 _ALWAYS = frozenset(
     {
-        "Relu", "Sigmoid", "Softmax", "Exp", "Abs", "Sqrt", "HardSigmoid", "Softplus", "ThresholdedRelu",
-        "ReduceL1", "ReduceL2", "ReduceSumSquare", "LpPool", "GlobalLpPool",
+        "Relu", "Sigmoid", "Softmax", "Exp", "Abs", "Sqrt", "HardSigmoid", "Softplus", "ReduceL1",
+        "ReduceL2", "ReduceSumSquare", "LpPool", "GlobalLpPool",
     }
 )  # fmt: skip
 _IF_ALL_OPERANDS = frozenset({"Add", "Mul", "Sum", "Mean", "Div", "Min", "Concat", "MatMul"})
@@ -32,7 +32,7 @@ _IF_THE_FIRST = frozenset(
         "ReduceMin", "ReduceProd", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Dropout",
         "Cast", "Slice", "Split", "Gather", "GatherElements", "GatherND", "Expand", "Tile", "LRN", "DepthToSpace",
         "SpaceToDepth", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu", "HardSwish", "Mish", "Tanh", "Softsign", "PRelu",
-        "Reciprocal", "TopK", "CumSum", "Trilu", "Erf", "Log1p",
+        "Reciprocal", "TopK", "CumSum", "Trilu", "Erf",
     }
 )  # fmt: skip
 
@@ -66,27 +66,31 @@ def nonnegative(g: Builder, nodes: Sequence[gs.Node], known: set[str]) -> set[st
         return bool(np.prod(tensor.shape) <= _READ_UP_TO and np.all(g.model.weights.array(tensor) >= 0))
 
     for node in nodes:
-        operands = [t for t in node.inputs if not t.is_empty()]
-        holds = (
-            node.op in _ALWAYS
-            or (node.op in _IF_ALL_OPERANDS and all(is_nonnegative(t) for t in operands))
-            or (node.op in _IF_THE_FIRST and is_nonnegative(operands[0]))
-            or (node.op == "Max" and any(is_nonnegative(t) for t in operands))
-            or (node.op == "Clip" and _clipped_from_zero(operands, is_nonnegative))
-            or (node.op == "Pad" and is_nonnegative(operands[0]) and _pads_nonnegative(node, operands, is_nonnegative))
-            or (node.op == "Resize" and node.attrs.get("mode", "nearest") != "cubic" and is_nonnegative(operands[0]))
-        )
-        if holds and not node.domain:
+        if not node.domain and _holds(node, is_nonnegative):
             proven.update(t.name for t in node.outputs)
     return proven
 
 
-def _clipped_from_zero(operands, holds) -> bool:  # type: ignore[no-untyped-def]
-    return holds(operands[0]) or (len(operands) > 1 and isinstance(operands[1], gs.Constant) and holds(operands[1]))
-
-
-def _pads_nonnegative(node, operands, holds) -> bool:  # type: ignore[no-untyped-def]
-    return node.attrs.get("mode", "constant") != "constant" or len(operands) < 3 or holds(operands[2])
+def _holds(node: gs.Node, known: Callable[[gs.Tensor], bool]) -> bool:
+    """Whether a node's output has no negative element, when it is known which of its operands have none."""
+    if node.op in _ALWAYS:
+        return True
+    if node.op in _IF_ALL_OPERANDS:
+        return all(known(t) for t in node.inputs)
+    if node.op == "Max":
+        return any(known(t) for t in node.inputs)
+    given = [None if t.is_empty() else t for t in node.inputs]
+    x, second, third = (*given, None, None)[:3]
+    if node.op == "Clip":  # min(max(x, low), high)
+        return (known(x) or (second is not None and known(second))) and (third is None or known(third))
+    if node.op == "ThresholdedRelu":
+        return known(x) or node.attrs.get("alpha", 1.0) >= 0
+    if node.op == "Pad":
+        return known(x) and (node.attrs.get("mode", "constant") != "constant" or third is None or known(third))
+    if node.op == "Resize":
+        inside = node.attrs.get("extrapolation_value", 0.0) >= 0
+        return known(x) and inside and node.attrs.get("mode", "nearest") != "cubic"
+    return node.op in _IF_THE_FIRST and known(x)
 
 
 def _vanishing(trace: Trace, composite: Composite) -> set[str]:

@@ -1,0 +1,174 @@
+"""What a graph costs, measured in a process of its own.
+
+ONNX Runtime's threads spin for a while after each run, so two sessions in one process disturb each other. Each graph
+runs in a fresh process, the two take turns, and what is reported are medians over the turns.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxplain.errors import OnnxplainError
+from onnxplain.runtime.feeds import ports
+from onnxplain.runtime.session import open_session
+
+SIDE = 224
+_WARM_UP = 2
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process is to measure."""
+
+    model: str
+    provider: str
+    batch: int
+    runs: int
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one process measured.
+
+    milliseconds: of each run.
+    load_seconds: to make the session.
+    megabytes:    the largest resident size of the process.
+    nodes:        by operator, after the runtime's own optimisation ("nchwc." marks the blocked layout).
+    """
+
+    milliseconds: list[float]
+    load_seconds: float
+    megabytes: float
+    nodes: dict[str, int]
+
+    @property
+    def typical(self) -> float:
+        """The median run."""
+        return median(self.milliseconds)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model and what was made of it, on the same inputs."""
+
+    batch: int
+    forward: list[Cost]
+    explained: list[Cost]
+
+    @property
+    def ratios(self) -> list[float]:
+        """The explained model's cost in forward passes, turn by turn."""
+        return [e.typical / f.typical for f, e in zip(self.forward, self.explained, strict=True)]
+
+
+def compare(
+    model: Path, explained: Path, *, provider: str, batch: int, runs: int, turns: int, threads: int | None
+) -> Comparison:
+    """Measure both, turn by turn. Raises: OnnxplainError if one of them cannot run."""
+    forward, after = [], []
+    for _ in range(turns):
+        forward.append(measure(Job(str(model), provider, batch, runs, threads)))
+        after.append(measure(Job(str(explained), provider, batch, runs, threads)))
+    return Comparison(batch, forward, after)
+
+
+def measure(job: Job) -> Cost:
+    """Run a job in a process of its own. Raises: OnnxplainError with what that process said."""
+    command = [sys.executable, "-m", "onnxplain.runtime.measure", json.dumps(asdict(job))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        raise OnnxplainError(f"measuring {Path(job.model).name} failed: {lines[-1] if lines else 'no reason given'}")
+    return Cost(**json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def forward_of(explained: Path, folder: Path) -> Path:
+    """The forward pass alone, cut out of an explained model: what computes the model's own outputs."""
+    model = onnx.load(explained, load_external_data=False)
+    names = json.loads(next(p.value for p in model.metadata_props if p.key == "onnxplain.outputs")).values()
+    outputs = [o for o in model.graph.output if o.name not in names]
+    needed, kept = {o.name for o in outputs}, []
+    for node in reversed(model.graph.node):
+        if needed & set(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    for field, values in (("node", kept[::-1]), ("output", outputs)):
+        model.graph.ClearField(field)
+        getattr(model.graph, field).extend(values)
+    inputs = [i for i in model.graph.input if i.name in needed]
+    model.graph.ClearField("input")
+    model.graph.input.extend(inputs)
+    path = explained.with_name(f".{explained.name}.forward") if model.ByteSize() > 1 << 30 else folder / "forward.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def random_feeds(session: Any, batch: int, seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
+    """Seeded numbers for every input; sizes that are open are 224 for space and `batch` for samples."""
+    rng = np.random.default_rng(seed)
+    feeds = {}
+    for port in ports(session.get_inputs()).values():
+        shape = [d if isinstance(d, int) else batch if axis == 0 else SIDE for axis, d in enumerate(port.shape)]
+        real = np.issubdtype(port.dtype, np.floating)
+        feeds[port.name] = (rng.standard_normal(shape) if real else np.zeros(shape)).astype(port.dtype)
+    return feeds
+
+
+def nodes_of(model: str, provider: str, threads: int | None = None) -> tuple[Any, dict[str, int], float]:
+    """A session, the nodes of its optimised graph by operator, and the seconds that it took to make."""
+    import time
+
+    from onnxplain.runtime.session import runtime
+
+    options = runtime().SessionOptions()
+    options.log_severity_level = 4
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "optimised.onnx"
+        options.optimized_model_filepath = str(path)
+        began = time.perf_counter()
+        session = open_session(model, provider, threads=threads, options=options)
+        seconds = time.perf_counter() - began
+        graph = onnx.load(path, load_external_data=False).graph
+    return session, count(graph), seconds
+
+
+def count(graph: onnx.GraphProto) -> dict[str, int]:
+    """Nodes by operator, those of loop bodies included."""
+    found: Counter[str] = Counter()
+    for node in graph.node:
+        found[("nchwc." if node.domain.endswith("nchwc") else "") + node.op_type] += 1
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                found.update(count(attribute.g))
+    return dict(found.most_common())
+
+
+def _work(job: Job) -> Cost:
+    import resource
+    import time
+
+    session, nodes, seconds = nodes_of(job.model, job.provider, job.threads)
+    feeds = random_feeds(session, job.batch)
+    took = []
+    for _ in range(_WARM_UP + job.runs):
+        began = time.perf_counter()
+        session.run(None, feeds)
+        took.append((time.perf_counter() - began) * 1e3)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return Cost(took[_WARM_UP:], seconds, peak, nodes)
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(_work(Job(**json.loads(sys.argv[1]))))))

@@ -1,0 +1,113 @@
+"""ONNX Runtime's blocked layout on CPU: masks that stay in it, and ways back into it.
+
+The runtime runs convolutions on channels in blocks (NCHWc) and stays in that layout through ReLU, HardSigmoid, and sums
+and products of two tensors that both are in it. One operand outside takes the result, and all that follows up to the
+next convolution, outside as well.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxplain.ir.builder import Builder
+from onnxplain.ir.model import Model
+from onnxplain.ir.value import Value
+from onnxplain.passes.base import Pass, Report
+from onnxplain.passes.optimise.rewriting import NodeRewrite
+
+_STEEP = 3e38
+_BLOCK = 16
+_SAME = frozenset({"Relu", "Sigmoid", "Tanh", "HardSigmoid", "MaxPool", "AveragePool", "GlobalAveragePool"})
+_JOINING = frozenset({"Add", "Mul", "Sum"})
+
+
+class BlockedMasks(NodeRewrite):
+    """y > 0 as numbers, for the output y of a ReLU, is a HardSigmoid so steep that it is a step.
+
+    Greater and Cast leave the blocked layout. Exact for zero and for every normal float32 (3e38 times the smallest is
+    3.5); halves and doubles are left alone.
+    """
+
+    def rewrite(self, g: Builder, node: gs.Node) -> Value | str | None:
+        """The step, for a Cast of a comparison with zero."""
+        if node.op != "Cast" or not node.inputs[0].inputs:
+            return None
+        greater = node.inputs[0].inputs[0]
+        if greater.op != "Greater" or not _is_zero(greater.inputs[1]):
+            return None
+        y = greater.inputs[0]
+        if not y.inputs or y.inputs[0].op != "Relu":
+            return "what it compares is not the output of a ReLU"
+        if y.dtype != np.float32 or node.outputs[0].dtype != np.float32:
+            return f"it is of {y.dtype}"
+        return g.op("HardSigmoid", g.wrap(y), alpha=_STEEP, beta=0.0)
+
+
+class EnterBlockedLayout(Pass[Model]):
+    """Where one operand of a sum or product is in the blocked layout and the other is not, bring the other in.
+
+    A depthwise 1x1 convolution with ones does nothing but change the layout. It costs one pass over the tensor, less
+    than the reorderings of all that would follow outside.
+    """
+
+    def run(self, model: Model) -> Report:
+        return Report(self._visit(Builder(model), model.graph, set()))
+
+    def _visit(self, g: Builder, graph: gs.Graph, blocked: set[str]) -> int:
+        changed, nodes = 0, []
+        for node in graph.nodes:
+            changed += sum(self._visit(g, body, set(blocked)) for body in node.subgraphs())
+            if node.op in _JOINING and len(node.inputs) == 2 and _same_blocks(node) and _stays(node):
+                outside = [i for i, t in enumerate(node.inputs) if t.name not in blocked]
+                if len(outside) == 1:
+                    with g.body() as emitted, g.scope(f"{node.name.removeprefix('onnxplain/')}/blocked"):
+                        node.inputs[outside[0]] = _through_convolution(g, g.wrap(node.inputs[outside[0]])).tensor
+                    nodes += emitted
+                    blocked.add(node.inputs[outside[0]].name)
+                    changed += 1
+            if _is_blocked(node, blocked):
+                blocked.add(node.outputs[0].name)
+            nodes.append(node)
+        graph.nodes[:] = nodes
+        return changed
+
+
+def _stays(node: gs.Node) -> bool:
+    """Whether all that reads the node's output would take it in the blocked layout."""
+    readers = node.outputs[0].outputs
+    return bool(readers) and all(reader.op == "Conv" or reader.op in _JOINING | _SAME for reader in readers)
+
+
+def _is_blocked(node: gs.Node, blocked: set[str]) -> bool:
+    """Whether the runtime leaves the node's output in the blocked layout."""
+    if node.op == "Conv":
+        shape = node.outputs[0].shape
+        return node.outputs[0].dtype == np.float32 and len(shape or ()) == 4 and _whole_blocks(shape[1])
+    if node.op in _SAME:
+        return node.inputs[0].name in blocked and len(node.outputs) == 1
+    return node.op in _JOINING and _same_blocks(node) and all(t.name in blocked for t in node.inputs)
+
+
+def _same_blocks(node: gs.Node) -> bool:
+    """Operands of one shape (N, C, H, W), the channels in whole blocks, float32."""
+    shapes = [tuple(t.shape) if t.shape is not None else () for t in node.inputs]
+    return (
+        len(set(shapes)) == 1
+        and len(shapes[0]) == 4
+        and _whole_blocks(shapes[0][1])
+        and all(t.dtype == np.float32 and not isinstance(t, gs.Constant) for t in node.inputs)
+    )
+
+
+def _whole_blocks(channels: object) -> bool:
+    return isinstance(channels, int) and channels % _BLOCK == 0
+
+
+def _through_convolution(g: Builder, x: Value) -> Value:
+    channels = int(x.shape[1] or 0)
+    return g.op("Conv", x, g.constant(np.ones((channels, 1, 1, 1), np.float32)), group=channels)
+
+
+def _is_zero(tensor: gs.Tensor) -> bool:
+    return isinstance(tensor, gs.Constant) and isinstance(tensor._values, np.ndarray) and not np.any(tensor._values)

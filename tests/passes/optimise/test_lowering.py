@@ -1,0 +1,133 @@
+"""Lowering for a runtime changes what a graph costs and never what it returns."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from onnxplain.compiler import compile_model
+from onnxplain.runtime.measure import count
+from tests.catalogue import SPECIMENS, Specimen, parameters
+from tests.running import Array, net, run
+
+QUICK = [s for s in SPECIMENS if not s.heavy and s.name.startswith(("cifar10", "mnist", "vww", "shapes", "digits"))]
+METHODS = ("gradient", "guided-backprop", "lrp-eps", "lrp-epsilon-plus", "deeplift-rescale", "integrated-gradients")
+
+
+def conv(attributes: str, x: str, w: str) -> onnx.ModelProto:
+    """Convolution, ReLU, mean, scores."""
+    return net(f"""
+        g (float[N,{x}] x) => (float[N,classes] y)
+        <float[{w}] w = {{{numbers(w)}}}>
+        {{ c = Conv{f"<{attributes}>" if attributes else ""}(x, w)  r = Relu(c)  m = GlobalAveragePool(r)  y = Flatten(m) }}
+    """)
+
+
+def numbers(shape: str) -> str:
+    sizes = [int(d) for d in shape.split(",")]
+    return ",".join(f"{v:.4f}" for v in np.random.default_rng(0).standard_normal(int(np.prod(sizes))))
+
+
+def operators(model: onnx.ModelProto) -> Counter[str]:
+    return Counter(count(model.graph))
+
+
+def as_written(model: onnx.ModelProto, images: Array) -> Array:
+    """The attribution, the runtime's own rewriting off: it rounds differently for each form, which may flip a ReLU."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    found: Array = session.run(["attribution"], {session.get_inputs()[0].name: images})[0]
+    return found
+
+
+def close(a: Array, b: Array, tolerance: float = 1e-5) -> bool:
+    return bool(np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "x", "w"),
+    [
+        ("pads=[1,1,1,1]", "3,9,8", "4,3,3,3"),
+        ("pads=[0,2,1,0]", "3,9,8", "4,3,3,3"),
+        ("", "3,7,7", "4,3,1,1"),
+        ("group=4, pads=[1,1,1,1]", "4,6,6", "4,1,3,3"),
+        ("group=2, pads=[1,1,1,1]", "4,6,6", "6,2,3,3"),
+        ("group=2", "4,6,6", "2,2,2,3"),
+        ("dilations=[2,1], pads=[2,0,2,0]", "2,9,9", "3,2,3,2"),
+        ("pads=[2,2]", "2,11", "3,2,5"),
+        ("pads=[1,0,1,1,0,1]", "2,5,4,6", "3,2,3,1,3"),
+    ],
+)
+def test_a_transposed_convolution_of_stride_one_becomes_a_convolution(attributes: str, x: str, w: str) -> None:
+    model = conv(attributes, x, w)
+    plain, lowered = (compile_model(model, "gradient", runtime=r) for r in ("portable", "cpu"))
+    assert operators(plain)["ConvTranspose"] == 1
+    assert operators(lowered)["ConvTranspose"] == 0
+    images = np.random.default_rng(1).standard_normal([2, *map(int, x.split(","))]).astype(np.float32)
+    assert close(run(lowered, images)["attribution"], run(plain, images)["attribution"])
+
+
+@pytest.mark.parametrize(
+    ("attributes", "why"),
+    [("strides=[2,2], pads=[1,1,1,1]", "its stride"), ("pads=[4,4,4,4]", "more padding than its filters reach")],
+)
+def test_a_transposed_convolution_stays_where_the_proof_does_not_hold(attributes: str, why: str) -> None:
+    lowered = compile_model(conv(attributes, "3,9,8", "4,3,3,3"), "gradient", runtime="cpu")
+    assert operators(lowered)["ConvTranspose"] == 1, why
+
+
+def test_a_mask_is_a_step_only_behind_a_relu() -> None:
+    relu = compile_model(conv("", "3,7,7", "4,3,1,1"), "gradient", runtime="cpu")
+    assert operators(relu)["HardSigmoid"] == 1
+    leaky = net("""
+        g (float[N,4] x) => (float[N,2] y) <float[4,2] w = {1,2,3,4,5,6,7,8}>
+        { t = ThresholdedRelu<alpha=0.5>(x)  y = MatMul(t, w) }
+    """)
+    assert operators(compile_model(leaky, "gradient", runtime="cpu"))["HardSigmoid"] == 0
+
+
+def test_a_steep_step_is_exact_at_zero_and_at_the_smallest_normal_number() -> None:
+    model = net("""
+        g (float[N,4] x) => (float[N,4] y) <float[4,4] w = {1,0,0,0, 0,1,0,0, 0,0,1,0, 0,0,0,1}>
+        { r = Relu(x)  y = MatMul(r, w) }
+    """)
+    tiny = np.finfo(np.float32).tiny
+    x = np.array([[0.0, -0.0, tiny, -tiny]], np.float32)
+    for index, slope in enumerate((0.0, 0.0, 1.0, 0.0)):
+        lowered = compile_model(model, "gradient", runtime="cpu", target=index)
+        assert run(lowered, x)["attribution"][0, index] == slope
+
+
+def test_the_file_holds_the_weights_once_whatever_the_runtime() -> None:
+    model = conv("pads=[1,1,1,1]", "64,9,8", "64,64,3,3")
+    sizes = [compile_model(model, "gradient", runtime=r).ByteSize() for r in ("portable", "cpu", "cuda")]
+    assert max(sizes) < 1.1 * model.ByteSize() + 20_000
+
+
+def test_a_loop_s_body_is_lowered_too() -> None:
+    lowered = compile_model(conv("pads=[1,1,1,1]", "3,9,8", "4,3,3,3"), "integrated-gradients", runtime="cpu", steps=4)
+    assert operators(lowered)["Loop"] == 1
+    assert operators(lowered)["ConvTranspose"] == 0
+
+
+def test_for_cuda_a_path_has_no_loop() -> None:
+    model = conv("pads=[1,1,1,1]", "3,9,8", "4,3,3,3")
+    assert operators(compile_model(model, "integrated-gradients", runtime="cuda", steps=4))["Loop"] == 0
+
+
+@pytest.mark.parametrize("specimen", parameters(QUICK))
+@pytest.mark.parametrize("method", METHODS)
+def test_real_models_return_the_same_for_every_runtime(specimen: Specimen, method: str) -> None:
+    model, images = specimen.load(), specimen.images(1, 0)
+    fewer = {"steps": 3} if method == "integrated-gradients" else {}
+    plain, cpu, cuda = (
+        as_written(compile_model(model, method, runtime=r, **fewer), images) for r in ("portable", "cpu", "cuda")
+    )
+    assert close(cpu, plain, 1e-4)
+    assert close(cuda, plain, 1e-4)
