@@ -7,6 +7,8 @@ next convolution, outside as well.
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 import onnx_graphsurgeon as gs
 
@@ -16,32 +18,34 @@ from onnxplain.ir.value import Value
 from onnxplain.passes.base import Pass, Report
 from onnxplain.passes.optimise.rewriting import NodeRewrite
 
-_STEEP = 3e38
+_STEEPEST, _STEEP = 2.0**127, 2.0**120
+_LARGEST_BOUND = 64
 _BLOCK = 16
 _SAME = frozenset({"Relu", "Sigmoid", "Tanh", "HardSigmoid", "MaxPool", "AveragePool", "GlobalAveragePool"})
 _JOINING = frozenset({"Add", "Mul", "Sum"})
 
 
 class BlockedMasks(NodeRewrite):
-    """y > 0 as numbers, for the output y of a ReLU, is a HardSigmoid so steep that it is a step.
+    """Where the output y of a ReLU or Clip is compared with a constant, a HardSigmoid so steep that it is a step.
 
-    Greater and Cast leave the blocked layout. Exact for zero and for every normal float32 (3e38 times the smallest is
-    3.5); halves and doubles are left alone.
+    Greater, Less and Cast leave the blocked layout. The slope is a power of two, so y - c is exact: the step is right
+    for y = c and for every normal float32 (2^127 times the smallest is 2). Halves and doubles are left alone.
     """
 
     def rewrite(self, g: Builder, node: gs.Node) -> Value | str | None:
-        """The step, for a Cast of a comparison with zero."""
+        """The step, or the product of two, for a Cast of comparisons."""
         if node.op != "Cast" or not node.inputs[0].inputs:
             return None
-        greater = node.inputs[0].inputs[0]
-        if greater.op != "Greater" or not _is_zero(greater.inputs[1]):
+        condition = node.inputs[0].inputs[0]
+        parts = [t.inputs[0] for t in condition.inputs if t.inputs] if condition.op == "And" else [condition]
+        if not parts or any(part.op not in ("Greater", "Less") for part in parts):
             return None
-        y = greater.inputs[0]
-        if not y.inputs or y.inputs[0].op != "Relu":
-            return "what it compares is not the output of a ReLU"
-        if y.dtype != np.float32 or node.outputs[0].dtype != np.float32:
-            return f"it is of {y.dtype}"
-        return g.op("HardSigmoid", g.wrap(y), alpha=_STEEP, beta=0.0)
+        if node.outputs[0].dtype != np.float32 or any(part.inputs[0].dtype != np.float32 for part in parts):
+            return f"it is of {parts[0].inputs[0].dtype}"
+        steps = [_step(g, part) for part in parts]
+        if any(step is None for step in steps):
+            return "what it compares is not the output of a ReLU or Clip with a constant"
+        return reduce(lambda a, b: a * b, [step for step in steps if step is not None])
 
 
 class EnterBlockedLayout(Pass[Model]):
@@ -109,5 +113,13 @@ def _through_convolution(g: Builder, x: Value) -> Value:
     return g.op("Conv", x, g.constant(np.ones((channels, 1, 1, 1), np.float32)), group=channels)
 
 
-def _is_zero(tensor: gs.Tensor) -> bool:
-    return isinstance(tensor, gs.Constant) and isinstance(tensor._values, np.ndarray) and not np.any(tensor._values)
+def _step(g: Builder, comparison: gs.Node) -> Value | None:
+    """y > c or y < c as numbers: min(max(slope (y - c), 0), 1), the slope turned round for y < c."""
+    y, bound = comparison.inputs
+    if not y.inputs or y.inputs[0].op not in ("Relu", "Clip"):
+        return None
+    if not isinstance(bound, gs.Constant) or bound.values.size != 1 or abs(float(bound.values)) > _LARGEST_BOUND:
+        return None
+    c = float(bound.values.reshape(()))
+    slope = (_STEEPEST if c == 0 else _STEEP) * (1 if comparison.op == "Greater" else -1)
+    return g.op("HardSigmoid", g.wrap(y), alpha=slope, beta=-c * slope if c else 0.0)

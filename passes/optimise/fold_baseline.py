@@ -83,7 +83,7 @@ def _region(graph: gs.Graph) -> tuple[set[str], list[gs.Tensor]]:
         if node.name.startswith(f"{PREFIX}/{LABEL}/") or any(t.name in made for t in node.inputs):
             made.update(t.name for t in node.outputs)
             folded[node.name] = node
-    inside = {t.name for node in graph.nodes for body in node.subgraphs() for t in body.tensors()}
+    inside = {name for node in graph.nodes for body in node.subgraphs() for name in body.tensors()}
     outputs = [t for node in folded.values() for t in node.outputs if any(n.name not in folded for n in t.outputs)]
     return (set(), []) if any(t.name in inside for t in outputs) else (set(folded), outputs)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import and_
+
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.site import Site
 from onnxplain.ir.value import Value
@@ -165,13 +168,16 @@ def extreme(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
 
 @vjp("Clip")
 def clip(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
-    """Nothing passes where the input lies outside the bounds."""
-    x, low, high = s[0], s.optional(1), s.optional(2)
-    inside = [x >= low] if low is not None else []
-    inside += [x <= high] if high is not None else []
-    for condition in inside:
-        dy = dy * g.mask(condition, dy)
-    return (dy,)
+    """Nothing passes at the bounds and beyond, as in torch's ReLU6 and Hardtanh (torch.clamp lets its bounds pass).
+
+    Taken from the output, so that runtimes still fuse the Clip into the layer before it.
+    """
+    low, high = s.optional(1), s.optional(2)
+    inside = [s.y > low] if low is not None else []
+    inside += [s.y < high] if high is not None else []
+    if not inside:
+        return (dy,)
+    return (dy * g.mask(reduce(and_, inside), dy),)
 
 
 @vjp("Where", wrt=(1, 2))
