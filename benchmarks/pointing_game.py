@@ -2,9 +2,9 @@
 
     python benchmarks/pointing_game.py [--images 200]
 
-Writes docs/pointing-game.md. On `shapes` a hit is a peak inside the labelled shape's mask; on `cleverhans` a peak within
-4 pixels (one cell of its last feature map) of the watermark, over scenes of other classes whose decision the watermark
-turned into triangle. Chance is the share of the picture that counts as a hit.
+Writes docs/pointing-game.md. On `shapes` a hit is a peak inside the labelled shape's mask; on `cleverhans` a peak
+within 4 pixels (one cell of its last feature map) of the watermark, over scenes of other classes whose decision the
+watermark turned into triangle. Chance is the share of the picture that counts as a hit.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def main() -> None:
         "# Pointing game",
         "",
         f"Made by `benchmarks/pointing_game.py --images {count}`. `shapes`: the share of right decisions whose heatmap",
-        "peaks inside the labelled shape. `cleverhans`: of scenes whose decision the watermark turned into triangle, the",
-        "share whose heatmap peaks within 4 pixels of the watermark.",
+        "peaks inside the labelled shape. `cleverhans`: of scenes whose decision the watermark turned into triangle,",
+        "the share whose heatmap peaks within 4 pixels of the watermark.",
         "",
         "| method | shapes | cleverhans |",
         "|---|---|---|",

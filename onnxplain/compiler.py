@@ -25,6 +25,7 @@ from onnxplain.passes.explain.diagnostics import Ledger
 from onnxplain.passes.explain.outputs import attach
 from onnxplain.passes.explain.target import Target
 from onnxplain.passes.optimise import LOWERING
+from onnxplain.passes.optimise.dead_code import DropDeadCode
 from onnxplain.runtime.preprocess import Preprocess
 from onnxplain.version import __version__
 
@@ -68,7 +69,8 @@ def explained(model: ModelLike, request: Request) -> Model:
     ledger = Ledger(opened.g) if request.diagnostics else None
     outputs = explain(opened, chosen, selected, ledger)
     finish(opened, request, chosen, attach(opened.g, opened.names, outputs), ledger)
-    run_passes(subject, LOWERING[request.runtime], log)
+    last = [each for method, settings in chosen.items() for each in method.afterwards(settings)]
+    run_passes(subject, [DropDeadCode(), *dict.fromkeys(last), *LOWERING[request.runtime]], log)
     return subject
 
 

@@ -11,7 +11,6 @@ from onnx_graphsurgeon.logger import G_LOGGER
 from onnxplain.ir.load import Source
 from onnxplain.ir.weights import WeightStore
 
-
 # graphsurgeon logs to the terminal, and a compiler's only words are its own.
 G_LOGGER.severity = G_LOGGER.CRITICAL
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from onnxplain.errors import UsageError, nearest
-from onnxplain.methods import activation, gradient, lrp, paths
+from onnxplain.methods import activation, deeplift, gradient, lrp, paths
 from onnxplain.methods.method import Method
 
 REGISTRY: dict[str, Method] = {
-    method.name: method for method in (*gradient.METHODS, *activation.METHODS, *paths.METHODS, *lrp.METHODS)
+    method.name: method
+    for method in (*gradient.METHODS, *activation.METHODS, *paths.METHODS, *lrp.METHODS, *deeplift.METHODS)
 }
 
 

@@ -1,11 +1,14 @@
-"""Activation maps: a tap on the last convolution, weighted channel by channel.
+"""Activation maps: a tap on the last layer with places, weighted channel by channel.
+
+That is the last convolution's activated output; in transformers and their like what enters the last attention, or the
+mean over tokens, as maps (N, channels, rows, columns) without the class token.
 
 FEM needs no walk, Grad-CAM one that ends at the tap, CAM one through the linear layer alone.
 """
 
 from __future__ import annotations
 
-from onnxplain.errors import UnsupportedModel
+from onnxplain.errors import UnsupportedModel, UsageError
 from onnxplain.ir.site import Site
 from onnxplain.ir.value import Value
 from onnxplain.methods.heatmap import activation, magnitude, upsampled
@@ -15,7 +18,9 @@ from onnxplain.rules.composite import DERIVATIVE
 from onnxplain.rules.guided import GUIDED
 from onnxplain.rules.vjp.reduction import reduced_axes
 
-LAYER = Parameter("layer", str, "", "a node or tensor name, or a pattern; by default the last convolution's output")
+LAYER = Parameter(
+    "layer", str, "", "a node or tensor name, or a pattern; by default the last whose every place still counts"
+)
 
 _POOLS = ("GlobalAveragePool", "ReduceMean", "AveragePool")
 _LINEAR = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Transpose", "Cast")
@@ -24,8 +29,15 @@ _LINEAR = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout", 
 def grad_cam(study: Study, settings: Settings) -> Value:
     """Channels weighted by the mean of their gradient (eq. 9), summed and rectified (eq. 10)."""
     g, tap = study.g, study.tap(settings["layer"])
-    weights = g.mean(study.walk(to=tap), tap.spatial)
-    return g.relu(g.sum(weights * tap, [1], keepdims=False))
+    if not tap.read:
+        raise UsageError(
+            f"the score does not depend on what layer {tap.value.name!r} holds at any place, only on its class token: "
+            "every gradient there is zero.\n"
+            "  Leave --layer out, or choose a layer before the last attention; `onnxplain plan` lists them."
+        )
+    features = tap.maps(tap.value)
+    weights = g.mean(tap.maps(study.walk(to=tap.value)), features.spatial)
+    return g.relu(g.sum(weights * features, [1], keepdims=False))
 
 
 def guided_grad_cam(study: Study, settings: Settings) -> Value:
@@ -55,15 +67,16 @@ def fem(study: Study, settings: Settings) -> Value:
     above the threshold, and takes k = 2.
     """
     g, tap = study.g, study.tap(settings["layer"])
-    mean = g.mean(tap, tap.spatial)
-    centred = tap - mean
-    deviation = g.sqrt(g.mean(centred * centred, tap.spatial))
+    features = tap.maps(tap.value)
+    mean = g.mean(features, features.spatial)
+    centred = features - mean
+    deviation = g.sqrt(g.mean(centred * centred, features.spatial))
     if settings["variant"] == "paper":
         k = 1.0 if settings["k"] is None else settings["k"]
-        return g.sum(mean * g.mask(tap >= mean + k * deviation, tap), [1], keepdims=False)
+        return g.sum(mean * g.mask(features >= mean + k * deviation, features), [1], keepdims=False)
     k = 2.0 if settings["k"] is None else settings["k"]
-    share = g.mean(g.mask(tap > mean + k * deviation, tap), tap.spatial)
-    return g.sum(share * tap, [1], keepdims=False)
+    share = g.mean(g.mask(features > mean + k * deviation, features), features.spatial)
+    return g.sum(share * features, [1], keepdims=False)
 
 
 def _pooled_features(study: Study) -> tuple[Value, Value]:
@@ -91,7 +104,7 @@ def _is_global_pool(site: Site) -> bool:
     if site.op not in _POOLS or site[0].rank < 3:
         return False
     if site.op == "ReduceMean":
-        return reduced_axes(site.y.g, site) == list(site[0].spatial)
+        return sorted(reduced_axes(site.y.g, site)) == list(site[0].spatial)
     return all(size == 1 for size in site.y.shape[2:])
 
 

@@ -73,6 +73,7 @@ class Method:
     composite:  the rules of its walk, for `plan`; None where nothing is propagated back.
     passes:     rewrites of the forward graph beforehand. Batch norm is folded for all: runtimes do so themselves, and
                 what comes back then has one operator less to pass.
+    afterwards: rewrites of the whole graph when all is emitted and what is not read is gone.
     source:     paper and equations.
     """
 
@@ -84,6 +85,7 @@ class Method:
     residual: Callable[[Study, Settings, Value], Value] | None = None
     composite: Callable[[Settings], Composite] | None = None
     passes: Callable[[Settings], tuple[Pass[Model], ...]] = lambda settings: (FoldBatchNorm(),)
+    afterwards: Callable[[Settings], tuple[Pass[Model], ...]] = lambda settings: ()
     parameters: tuple[Parameter, ...] = ()
 
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:

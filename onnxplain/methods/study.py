@@ -12,13 +12,14 @@ from onnxplain import interface
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.layout import Layout
 from onnxplain.ir.value import Dim, Value
+from onnxplain.ir.weights import Array
 from onnxplain.passes.explain.backward import walk
-from onnxplain.passes.explain.baseline import baseline_of
+from onnxplain.passes.explain.baseline import baseline_of, rows_of
 from onnxplain.passes.explain.diagnostics import Ledger
-from onnxplain.passes.explain.tap import find_tap
+from onnxplain.passes.explain.tap import Tap, find_tap
 from onnxplain.passes.explain.target import Target
 from onnxplain.passes.explain.trace import Trace
-from onnxplain.passes.explain.twin import stacks, twin, value_at
+from onnxplain.passes.explain.twin import Twin, broadcasts, stacks, twin, value_at
 from onnxplain.passes.optimise import signs
 from onnxplain.rules.composite import DERIVATIVE, Composite
 
@@ -39,6 +40,7 @@ class Study:
     layout: of x.
     inputs: asks for run-time inputs beside the model's own.
     preprocess: how a picture becomes x, where it is known.
+    loops:  whether paths may be loops; a loop forbids CUDA graphs.
     ledger: collects how much relevance arrives at each node, where that was asked for.
     """
 
@@ -50,14 +52,18 @@ class Study:
     inputs: RunTimeInputs
     preprocess: Mapping[str, Any] | None = None
     ledger: Ledger | None = None
+    loops: bool = True
 
-    def walk(self, composite: Composite = DERIVATIVE, to: Value | None = None) -> Value:
+    def walk(
+        self, composite: Composite = DERIVATIVE, to: Value | None = None, *, reference: Twin | None = None
+    ) -> Value:
         """Propagate the explained class's score back to the input, or to a tap, under a composite.
 
-        Shapes: that of the input or tap.
+        reference: the forward pass on a baseline, for rules of differences.
+        Shapes:    that of the input or tap.
         """
         trace = self.trace if to is None else self.trace.since(to)
-        return walk(self.g, trace, composite, self.seed)
+        return walk(self.g, trace, composite, self.seed, reference=reference)
 
     def propagate(
         self,
@@ -81,7 +87,7 @@ class Study:
             low, high = (value_at(g, trace, x, each, "bound") for each in bounds)
             return (low, high) if x.name == self.x.name else (g.minimum(low, high), g.maximum(low, high))
 
-        observe = None if self.ledger is None else self.ledger.watching(composite)
+        observe = None if self.ledger is None else self.ledger.watching(composite, trace.source)
         return walk(g, trace, composite, start, facts=facts, bounds=bounds_of, observe=observe)
 
     @property
@@ -92,9 +98,9 @@ class Study:
         mean, std = (np.atleast_1d(np.asarray(self.preprocess[name], np.float64)) for name in ("mean", "std"))
         return bool(np.all(-mean / std >= 0))
 
-    def tap(self, layer: str = "") -> Value:
-        """The activations of a layer (N, C, *S): the one named, or the last convolution's."""
-        return find_tap(self.trace, layer)
+    def tap(self, layer: str = "") -> Tap:
+        """A layer to look at: the one named, or the last of which every place still counts."""
+        return find_tap(self.trace, self.layout, layer)
 
     @property
     def seed(self) -> Value:
@@ -105,10 +111,15 @@ class Study:
     def baseline(self, settings: Mapping[str, Any]) -> Value:
         """The baseline that `settings` name: batch 1 or N."""
         if settings["baseline"] == "input":
-            return self.run_time_input(interface.BASELINE, [None, *self.x.shape[1:]])
+            batch = 1 if self.x.shape[0] == 1 else None
+            return self.run_time_input(interface.BASELINE, [batch, *self.x.shape[1:]])
         return baseline_of(
             self.g, self.x, self.layout, settings["baseline"], preprocess=self.preprocess, blur=settings["blur_sigma"]
         )
+
+    def baseline_rows(self, settings: Mapping[str, Any]) -> Array | None:
+        """Several baselines (K, ...) to average over, where `settings` name a file with more than one."""
+        return rows_of(settings["baseline"], self.x)
 
     def run_time_input(self, role: str, shape: Sequence[Dim]) -> Value:
         """An input of the compiled graph beside the model's own, of the explained input's type."""
@@ -135,8 +146,25 @@ class Study:
         study = replace(self, x=stacked, trace=other.trace(self.trace), target=replace(self.target, seed=seed))
         return g.reshape(attribute(study), g.concat([g.ints([times, -1]), rest], axis=0))
 
+    def reference(self, baseline: Value) -> Twin:
+        """The forward pass on a baseline of batch 1 or N, which stays 1 where every tensor broadcasts.
+
+        A baseline known in numbers becomes a Constant node, so that the emitter does not compute layer after layer.
+        """
+        g = self.g
+        if baseline.is_constant:
+            baseline = g.op("Constant", value=g.values(baseline))
+        return twin(g, self.trace, self._of_batch(baseline), "baseline")
+
     def score_at(self, x: Value) -> Value:
         """The explained class's score (N,) at other inputs of batch 1 or N."""
-        g = self.g
-        scores = twin(g, self.trace, x, "baseline").score
+        return self.score_of(twin(self.g, self.trace, self._of_batch(x), "baseline"))
+
+    def _of_batch(self, x: Value) -> Value:
+        """One input as it is where its forward pass broadcasts against that on N, else N times."""
+        return x if broadcasts(self.g, self.trace) else self.g.expand_like(x, self.x)
+
+    def score_of(self, other: Twin) -> Value:
+        """The explained class's score (N,) of a forward pass of batch 1 or N."""
+        g, scores = self.g, other.score
         return g.sum(g.squeeze(scores, list(range(2, scores.rank))) * self.target.seed, [1], keepdims=False)

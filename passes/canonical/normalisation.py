@@ -40,7 +40,8 @@ class FoldBatchNorm(Pass[Model]):
                 continue
             declined = _fold_backward(model, node, affine)
             if declined is not None and node.op == "BatchNormalization":
-                declined = _fold_forward(model, node, affine) and declined
+                ahead = _fold_forward(model, node, affine)
+                declined = None if ahead is None else f"{declined}; {ahead}"
             if declined is None:
                 changed += 1
             elif node.op == "BatchNormalization":
@@ -54,7 +55,7 @@ def channel_affine(model: Model, node: gs.Node) -> ChannelAffine | None:
     if node.op not in _SCALINGS or node.domain:
         return None
     if node.op == "BatchNormalization":
-        if not all(isinstance(t, gs.Constant) for t in node.inputs[1:5]):
+        if node.attrs.get("training_mode", 0) or not all(isinstance(t, gs.Constant) for t in node.inputs[1:5]):
             return None
         gamma, beta, mean, variance = (model.weights.array(t).astype(np.float64) for t in node.inputs[1:5])
         k = gamma / np.sqrt(variance + node.attrs.get("epsilon", 1e-5))
@@ -82,7 +83,7 @@ def _per_channel(values: Array, shape: list[int | str | None] | None) -> Array |
     if not np.issubdtype(values.dtype, np.floating):
         return None
     sizes = [1] * (len(shape) - values.ndim) + list(values.shape)
-    if any(size != 1 for axis, size in enumerate(sizes) if axis != 1):
+    if any(size != 1 for axis, size in enumerate(sizes) if axis != 1) or sizes[1] not in (1, shape[1]):
         return None
     return np.broadcast_to(values.astype(np.float64).reshape(-1), (int(shape[1] or 0),)).copy()
 
@@ -101,7 +102,7 @@ def _fold_backward(model: Model, node: gs.Node, affine: ChannelAffine) -> str | 
     axis = _output_axis(layer, w.ndim)
     if axis is None or (layer.op == "MatMul" and (w.ndim != 2 or len(signal.shape or ()) != 2)):
         return f"{layer.op} {layer.name!r} has no output channels on axis 1"
-    channels = w.shape[axis] * (int(layer.attrs.get("group", 1)) if layer.op == "ConvTranspose" else 1)
+    channels = _channels(layer, w)
     scale, shift = (np.broadcast_to(v, (channels,)) for v in (affine.scale, affine.shift))
     b = _bias(model, layer, channels)
     if b is None:
@@ -125,42 +126,44 @@ def _fold_forward(model: Model, node: gs.Node, affine: ChannelAffine) -> str | N
     """Into the layer that reads the batch norm's output. Returns: why not, or None when it is done."""
     output = node.outputs[0]
     layer = output.outputs[0] if len(output.outputs) == 1 else None
-    if layer is None or layer.op not in ("Conv", "Gemm") or not _has_weights(layer) or layer.inputs[0] is not output:
+    if layer is None or layer.op not in _LAYERS or not _has_weights(layer) or layer.inputs[0] is not output:
         return "no layer with constant weights alone behind it"
-    if layer.op == "Gemm" and layer.attrs.get("transA", 0):
-        return f"{layer.name!r} transposes its operand"
-    padded = layer.op == "Conv" and any(layer.attrs.get("pads", [0])) and np.any(affine.shift)
-    spatial = list(node.inputs[0].shape or ())[2:]
-    if layer.attrs.get("auto_pad", "NOTSET") != "NOTSET" or (padded and not all(isinstance(d, int) for d in spatial)):
+    if any(t.name == output.name for t in model.graph.outputs):
+        return "its output is one of the model's"
+    w, shift = model.weights.array(layer.inputs[1]), affine.shift
+    if layer.attrs.get("transA", 0) or (layer.op == "MatMul" and (w.ndim != 2 or len(output.shape or ()) != 2)):
+        return f"{layer.op} {layer.name!r} has no input channels on axis 1"
+    # Zeros around the picture, or between its elements, see no shift: what becomes of it differs from place to place.
+    uneven = np.any(shift) and (
+        layer.op == "ConvTranspose" or (layer.op == "Conv" and any(layer.attrs.get("pads", [])))
+    )
+    spatial = [d for d in list(node.inputs[0].shape or ())[2:] if isinstance(d, int)]
+    if layer.attrs.get("auto_pad", "NOTSET") != "NOTSET" or (uneven and len(spatial) < w.ndim - 2):
         return f"the padding of {layer.name!r} depends on sizes known only at run time"
-    w = model.weights.array(layer.inputs[1])
-    group = int(layer.attrs.get("group", 1)) if layer.op == "Conv" else 1
-    scale, shift = affine.scale, affine.shift
-    if layer.op == "Conv":
-        outputs, inputs = w.shape[:2]
-        per_output = [
-            v.reshape(group, 1, inputs).repeat(outputs // group, axis=1).reshape(outputs, inputs)
-            for v in (scale, shift)
-        ]
-        spread = (..., *([None] * (w.ndim - 2)))
-        scaled = w * per_output[0][spread]
-        added = (w * per_output[1][spread]).reshape(outputs, -1).sum(axis=1)
-    else:
-        transposed = bool(layer.attrs.get("transB", 0))
-        scaled = w * (scale if transposed else scale[:, None])
-        added = (w @ shift if transposed else shift @ w) * layer.attrs.get("alpha", 1.0)
-    b = _bias(model, layer, len(added))
+    b = _bias(model, layer, _channels(layer, w))
     if b is None:
         return f"the bias of {layer.name!r} is no vector"
-    signal = node.inputs[0]
-    if padded:
-        _add_shift_map(model, layer, shift, [int(d) for d in spatial if isinstance(d, int)])
-        added = np.zeros_like(added)
-    _set_weights(layer, scaled, b + added, w.dtype)
-    layer.inputs[0] = signal
+    if uneven:
+        _add_shift_map(model, layer, shift, spatial)
+        shift = np.zeros_like(shift)
+    if np.any(shift):
+        others = tuple(a for a in range(w.ndim) if a != _output_axis(layer, w.ndim))
+        b = b + _of_inputs(layer, w, shift).sum(axis=others) * layer.attrs.get("alpha", 1.0)
+    _set_weights(layer, _of_inputs(layer, w, affine.scale), b, w.dtype)
+    layer.inputs[0] = node.inputs[0]
     node.outputs.clear()
     node.inputs.clear()
     return None
+
+
+def _of_inputs(layer: gs.Node, w: Array, v: Array) -> Array:
+    """The weights, each times the number of its input channel."""
+    if layer.op == "Conv":
+        outputs, inputs = w.shape[:2]
+        v = v.reshape(-1, 1, inputs).repeat(outputs * inputs // len(v), axis=1).reshape(outputs, inputs)
+    elif not layer.attrs.get("transB", 0):  # the first axis is the input's
+        v = v[:, None]
+    return w * v[(..., *([None] * (w.ndim - 2)))]
 
 
 def _add_shift_map(model: Model, layer: gs.Node, shift: Array, spatial: list[int]) -> None:
@@ -175,7 +178,7 @@ def _add_shift_map(model: Model, layer: gs.Node, shift: Array, spatial: list[int
     layer.outputs[0] = moved
     at = next(i for i, node in enumerate(model.graph.nodes) if node is layer)
     model.graph.nodes[at + 1 : at + 1] = [
-        gs.Node("Conv", f"{layer.name}/shift", attrs, [constant, layer.inputs[1]], [seen]),
+        gs.Node(layer.op, f"{layer.name}/shift", attrs, [constant, layer.inputs[1]], [seen]),
         gs.Node("Add", f"{layer.name}/add shift", {}, [moved, seen], [output]),
     ]
 
@@ -189,6 +192,12 @@ def _output_axis(layer: gs.Node, rank: int) -> int | None:
     if layer.op == "Gemm":
         return 0 if layer.attrs.get("transB", 0) else 1
     return {"Conv": 0, "ConvTranspose": 1, "MatMul": rank - 1}.get(layer.op)
+
+
+def _channels(layer: gs.Node, w: Array) -> int:
+    """How many output channels a layer has."""
+    per_group = int(w.shape[_output_axis(layer, w.ndim) or 0])
+    return per_group * int(layer.attrs.get("group", 1)) if layer.op == "ConvTranspose" else per_group
 
 
 def _scaled_outputs(layer: gs.Node, w: Array, axis: int, scale: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxplain.ir.model import Model
@@ -14,12 +15,14 @@ class ExplicitPads(Pass[Model]):
     """auto_pad, and a ConvTranspose's output_shape, become pads.
 
     Where they depend on sizes only known at run time the pass declines, and the derivative of such a node is refused
-    later.
+    later. A Pad names every axis: ONNX Runtime 1.31 loses the operand `axes` when it moves a Transpose past it.
     """
 
     def run(self, model: Model) -> Report:
         changed, refusals = 0, []
         for node in model.graph.nodes:
+            if node.op == "Pad" and not node.domain:
+                changed += _on_every_axis(model, node)
             if node.op not in (*_WINDOWED, "ConvTranspose") or node.domain:
                 continue
             auto = node.attrs.get("auto_pad", "NOTSET")
@@ -36,6 +39,22 @@ class ExplicitPads(Pass[Model]):
             node.attrs.pop("output_shape", None)
             changed += 1
         return Report(changed, tuple(refusals))
+
+
+def _on_every_axis(model: Model, node: gs.Node) -> int:
+    """Spell out the pads of a Pad on some axes, where they are constants. Returns: whether that was done."""
+    pads, axes = (node.inputs[i] if i < len(node.inputs) else gs.Variable.empty() for i in (1, 3))
+    shape = node.inputs[0].shape
+    if not isinstance(pads, gs.Constant) or not isinstance(axes, gs.Constant) or shape is None:
+        return 0
+    amounts, at = model.weights.array(pads).reshape(2, -1), model.weights.array(axes).astype(np.int64)
+    every = np.zeros((2, len(shape)), np.int64)
+    every[:, at] = amounts
+    node.inputs[1] = gs.Constant(f"{node.name}/every axis", every.ravel())
+    del node.inputs[3:]
+    if node.inputs[-1].is_empty():
+        del node.inputs[2:]
+    return 1
 
 
 def _windowed(node: gs.Node, auto: str) -> list[int] | None:

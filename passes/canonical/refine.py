@@ -11,6 +11,10 @@ from onnxplain.ir.infer import infer
 from onnxplain.ir.model import Model
 from onnxplain.ir.value import Dim
 from onnxplain.passes.base import Pass, Report
+from onnxplain.passes.canonical.vectors import expanded, reshaped, told
+
+_SHAPED = ("Reshape", "Expand", "ConstantOfShape")
+"""Operators that take the shape of their output."""
 
 
 class RefineShapes(Pass[Model]):
@@ -24,6 +28,8 @@ class RefineShapes(Pass[Model]):
     def run(self, model: Model) -> Report:
         changed = 0
         for node in model.graph.nodes:
+            if node.op in _SHAPED and not node.domain:
+                _name_sizes(model, node)
             if node.op == "Reshape" and not node.domain:
                 changed += _fix_target(model, node)
             elif node.op == "Gather" and _is_known_size(node):
@@ -39,6 +45,20 @@ class RefineShapes(Pass[Model]):
                     output.shape = [_sharper(old, new) for old, new in zip(output.shape, shape, strict=True)]
         model.graph.nodes[:] = [node for node in model.graph.nodes if node.outputs]
         return Report(changed)
+
+
+def _name_sizes(model: Model, node: gs.Node) -> None:
+    """Sharpen the output's sizes by what is known of the shape that the node is given."""
+    output, source = node.outputs[0], node.inputs[0].shape
+    target = told(model, node.inputs[-1])
+    if target is None or output.shape is None or source is None:
+        return
+    if node.op == "Reshape":
+        target = reshaped(list(source), target, keeps=not node.attrs.get("allowzero", 0))
+    elif node.op == "Expand":
+        target = expanded(list(source), target)
+    if len(target) == len(output.shape):
+        output.shape = [_sharper(old, new) for old, new in zip(output.shape, target, strict=True)]
 
 
 def _fix_target(model: Model, node: gs.Node) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from onnxplain.ir.site import Role, Site
 from onnxplain.rules.lrp.affine import LINEAR, is_linear
@@ -37,13 +37,27 @@ def roles(sites: Sequence[Site]) -> dict[str, Role]:
 
 
 def _signal(site: Site, producers: Mapping[str, Site]) -> int | None:
-    """Which operand of a product the other one was computed from; None where neither was, or they are one."""
-    a, b = site[0].name, site[1].name
-    if a == b:
+    """Which operand of a product the other one was computed from, give or take a scale; None where neither was."""
+    names = [site[0].name, site[1].name]
+    origins = [_origins(name, producers) for name in names]
+    first, second = (_depends(names[1 - i], origins[i], producers) for i in (0, 1))
+    if first == second:
         return None
-    if _depends(b, a, producers):
-        return 0
-    return 1 if site.op == "Mul" and _depends(a, b, producers) else None
+    return 0 if first else 1 if site.op == "Mul" else None
+
+
+def _origins(name: str, producers: Mapping[str, Site]) -> set[str]:
+    """The tensor, and those of which it is only a scaled, shifted, reshaped or centred version."""
+    found = {name}
+    while (site := producers.get(name)) is not None and (_only_scales(site) or _centres(site, producers)):
+        name = site[site.varying.index(True)].name
+        found.add(name)
+    return found
+
+
+def _centres(site: Site, producers: Mapping[str, Site]) -> bool:
+    """x minus something computed from x."""
+    return site.op == "Sub" and all(site.varying) and _depends(site[1].name, {site[0].name}, producers)
 
 
 def _layer(site: Site, producers: Mapping[str, Site]) -> tuple[Site, ...]:
@@ -68,11 +82,12 @@ def _only_scales(site: Site) -> bool:
     return site.op in _PASSING or (site.op in _AFFINE and signal.tensor.shape == site.y.tensor.shape is not None)
 
 
-def _depends(name: str, on: str, producers: Mapping[str, Site]) -> bool:
+def _depends(name: str, on: Collection[str], producers: Mapping[str, Site]) -> bool:
+    """Whether a tensor is one of those, or computed from one."""
     seen, stack = set(), [name]
     while stack:
         tensor = stack.pop()
-        if tensor == on:
+        if tensor in on:
             return True
         if tensor in seen or tensor not in producers:
             continue

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from onnxplain.errors import UnsupportedModel, UsageError, nearest
+from onnxplain.ir.layout import Layout
 from onnxplain.ir.site import Site
 from onnxplain.ir.value import Dim, Value
+from onnxplain.passes.explain.factors import BATCH, CHANNEL
+from onnxplain.passes.explain.grid import Grid, drops_places, grids
 from onnxplain.passes.explain.trace import Trace
 
 _ARITHMETIC = frozenset(
     {
         "Add", "Sub", "Mul", "Div", "Sum", "Concat", "BatchNormalization", "Identity", "Dropout", "Cast",
-        "InstanceNormalization", "GroupNormalization", "LRN",
+        "InstanceNormalization", "GroupNormalization", "LRN", "QuantizeLinear", "DequantizeLinear",
     }
 )  # fmt: skip
 _KEEPS_PLACE = _ARITHMETIC | {
@@ -24,6 +27,24 @@ _KEEPS_PLACE = _ARITHMETIC | {
 """Operators after which a position still means the same place: arithmetic, and activations."""
 
 _POOLING = frozenset({"MaxPool", "AveragePool"})
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
+_PRODUCTS = ("MatMul", "Gemm", "Einsum", "Attention")
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A tensor at which the walk stops, and where it keeps its places.
+
+    read: whether the score depends on it place by place; a class token's last layers hold patches that nobody reads.
+    """
+
+    value: Value
+    grid: Grid
+    read: bool = True
+
+    def maps(self, x: Value) -> Value:
+        """The tensor, or its derivative, as (N, C, *S)."""
+        return self.grid.maps(self.value.g, x)
 
 
 @dataclass(frozen=True)
@@ -31,39 +52,54 @@ class Candidate:
     """A tensor that can be tapped.
 
     layer: the node that makes it.
-    cut:   whether every path from the input to the score passes through it.
+    cut:   whether every path on which places reach the score passes through it.
     """
 
     layer: str
     op: str
-    value: Value
+    tap: Tap
     cut: bool
 
     @property
+    def value(self) -> Value:
+        return self.tap.value
+
+    @property
     def shape(self) -> tuple[Dim, ...]:
-        """(N, channels, *spatial)."""
-        return self.value.shape
+        """(N, channels, *spatial), whatever the tensor's own shape."""
+        grid, shape = self.tap.grid, self.value.shape
+        return (shape[grid.roles.index(BATCH)], shape[grid.roles.index(CHANNEL)], *grid.shape)
 
 
-def candidates(trace: Trace) -> list[Candidate]:
-    """Every tensor on the way that has spatial extent, in order."""
-    cuts = set(_cuts(trace))
+def candidates(trace: Trace, layout: Layout) -> list[Candidate]:
+    """Every tensor on the way whose places are known, in order."""
+    found = _Places.of(trace, layout)
+    cuts = set(found.cuts())
     return [
-        Candidate(site.name, site.op, y, y.name in cuts)
+        Candidate(site.name, site.op, Tap(y, found.grids[y.name], y.name in found.read), y.name in cuts)
         for site in trace.sites
         for y in site.ys
-        if y.name in trace.varying and has_space(y)
+        if found.is_map(y)
     ]
 
 
-def find_tap(trace: Trace, layer: str = "") -> Value:
-    """The layer to tap: the one asked for, or the last convolution's activated output.
+def find_tap(trace: Trace, layout: Layout, layer: str = "") -> Tap:
+    """The layer to tap: the one asked for, or the last of which every place still counts.
 
     layer: a node's or tensor's name, or a pattern with * and ? (the last match counts).
     Raises: UsageError if nothing has that name or it has no spatial extent;
-            UnsupportedModel if the network has no convolution that all paths pass.
+            UnsupportedModel if the network has no layer with places that all paths pass.
     """
-    return _asked_for(trace, layer) if layer else _last_convolution(trace)
+    found = _Places.of(trace, layout)
+    if layer:
+        return _asked_for(found, layer)
+    convolution = _last_convolution(found)
+    tokens = _last_tokens(found)
+    if tokens is not None and (convolution is None or _order(trace, tokens) > _order(trace, convolution)):
+        return found.tap(tokens)
+    if convolution is None:
+        raise _nothing(trace)
+    return found.tap(convolution)
 
 
 def has_space(value: Value) -> bool:
@@ -71,65 +107,150 @@ def has_space(value: Value) -> bool:
     return value.tensor.shape is not None and value.rank >= 3 and any(d != 1 for d in value.shape[2:])
 
 
-def _asked_for(trace: Trace, layer: str) -> Value:
+@dataclass(frozen=True)
+class _Places:
+    """A trace with what is known of its tensors' places.
+
+    grids: where each tensor keeps them, by name.
+    read:  tensors of which the score depends on places, and not on the class token alone.
+    """
+
+    trace: Trace
+    grids: Mapping[str, Grid]
+    read: frozenset[str]
+
+    @staticmethod
+    def of(trace: Trace, layout: Layout) -> _Places:
+        found = grids(trace, layout)
+        read = {trace.score.name}
+        for site in reversed(trace.sites):
+            read.update(x.name for x in site.operands if _reads(site, x, found, read))
+        return _Places(trace, found, frozenset(read))
+
+    def is_map(self, y: Value) -> bool:
+        return y.name in self.grids and self.grids[y.name].is_map and _is_real(y)
+
+    def tap(self, value: Value) -> Tap:
+        """A tensor as a tap; where its places are not known they are those of a convolution."""
+        grid = self.grids[value.name] if self.is_map(value) else Grid.of_maps(value)
+        return Tap(value, grid, value.name in self.read)
+
+    def cuts(self) -> Iterator[str]:
+        """Tensors that all paths from the source pass on which the score depends place by place."""
+        trace = self.trace
+        last_use = {trace.score.name: len(trace.sites)}
+        for i, site in enumerate(trace.sites):
+            for x in site.operands:
+                if _reads(site, x, self.grids, self.read):
+                    last_use[x.name] = max(i, last_use.get(x.name, 0))
+        alive = {trace.source.name}
+        for i, site in enumerate(trace.sites):
+            alive |= {y.name for y in _used(site, trace) if y.name in last_use}
+            alive = {name for name in alive if last_use.get(name, -1) > i}
+            if len(alive) == 1:
+                yield next(iter(alive))
+
+
+def _reads(site: Site, x: Value, known: Mapping[str, Grid], read: frozenset[str] | set[str]) -> bool:
+    """Whether the score depends, through this site, on the places of an operand.
+
+    Where the operand's places are not known any dependence counts.
+    """
+    grid = known.get(x.name)
+    if grid is None:
+        return True
+    ways = [(i, y) for i, y in enumerate(site.ys) if y.name in read or y.name not in known]
+    return any(not drops_places(site, i, grid) for i, _ in ways)
+
+
+def _asked_for(found: _Places, layer: str) -> Tap:
+    trace = found.trace
     named = {key: y for site in trace.sites for y in site.ys for key in (y.name, site.name)}
     matches = [key for key in named if key == layer] or [key for key in named if fnmatchcase(key, layer)]
     if not matches:
-        known = [candidate.layer for candidate in candidates(trace)]
+        known = [site.name for site in trace.sites for y in site.ys if found.is_map(y)]
         raise UsageError(
             f"there is no layer {layer!r} between the input and the score. {nearest(layer, known, kind='layers')}\n"
             "  `onnxplain plan` lists them with their shapes."
         )
     value = named[matches[-1]]
+    if found.is_map(value):
+        return found.tap(value)
     if not has_space(value):
         raise UsageError(
             f"layer {layer!r} has shape {value.shape}: its spatial extent is gone, and its map would be one number.\n"
             "  Choose a layer before the pooling; `onnxplain plan` lists them with their shapes."
         )
-    return value
+    if value.rank != trace.source.rank or value.name in found.grids:
+        raise UsageError(
+            f"layer {layer!r} has shape {value.shape}, and which of its axes are places of the picture is not known: "
+            "they were mixed or regrouped before it.\n"
+            "  Choose the sum or the normalisation behind it; `onnxplain plan` lists such layers with their shapes."
+        )
+    return found.tap(value)
 
 
-def _last_convolution(trace: Trace) -> Value:
+def _last_convolution(found: _Places) -> Value | None:
     """The last convolution with spatial extent, then as far as positions keep their place and all paths join.
 
     A pooling counts as on the way to the activation where it stands before it.
     """
-    cuts = set(_cuts(trace))
-    convolutions = [i for i, s in enumerate(trace.sites) if s.op in ("Conv", "ConvTranspose") and has_space(s.y)]
+    trace, cuts = found.trace, set(found.cuts())
+    convolutions = [i for i, s in enumerate(trace.sites) if s.op in _CONVOLUTIONS and has_space(s.y)]
     if not convolutions:
-        raise UnsupportedModel(
-            f"between {trace.source.name!r} and {trace.score.name!r} there is no convolution with spatial extent.\n"
-            "  Name the layer to tap with --layer; `onnxplain plan` lists what there is."
-        )
+        return None
     reached = {trace.sites[convolutions[-1]].y.name}
-    found = trace.sites[convolutions[-1]].y if reached & cuts else None
+    tapped = trace.sites[convolutions[-1]].y if reached & cuts else None
     passed, activated = _KEEPS_PLACE | _POOLING, False
     for site in trace.sites[convolutions[-1] + 1 :]:
         if site.op in passed and any(x.name in reached for x in site.operands) and has_space(site.y):
             activated = activated or site.op not in _ARITHMETIC | _POOLING
             passed = _KEEPS_PLACE if activated else passed
             reached.add(site.y.name)
-            found = site.y if site.y.name in cuts else found
-    if found is None:
-        raise UnsupportedModel(
-            f"after the last convolution ({trace.sites[convolutions[-1]].name!r}) no layer with spatial extent lies on "
-            "all paths to the score.\n  Name the layer to tap with --layer; `onnxplain plan` lists what there is."
-        )
-    return found
+            tapped = site.y if site.y.name in cuts and _is_real(site.y) else tapped
+    return tapped
 
 
-def _cuts(trace: Trace) -> Iterator[str]:
-    """Tensors that every path from the source to the score passes: those alive alone at some point."""
-    last_use = {trace.score.name: len(trace.sites)}
-    for i, site in enumerate(trace.sites):
-        for x in site.operands:
-            last_use[x.name] = max(i, last_use.get(x.name, 0))
-    alive = {trace.source.name}
-    for i, site in enumerate(trace.sites):
-        alive |= {y.name for y in _used(site, trace) if y.name in last_use}
-        alive = {name for name in alive if last_use[name] > i}
-        if len(alive) == 1:
-            yield next(iter(alive))
+def _last_tokens(found: _Places) -> Value | None:
+    """In transformers and their like: the last sum of branches, or its normalisation, that all places pass.
+
+    What lies behind the last product that works place by place, or mixes places, belongs to such a network. Between
+    that sum and the next product is the last point at which each place's features are whole: with a class token it is
+    what enters the last attention, with a mean over places what enters that mean.
+    """
+    trace, cuts = found.trace, set(found.cuts())
+    whole: dict[str, bool] = {}
+    beyond, tapped, joined = False, None, False
+    for site in trace.sites:
+        beyond = beyond or (site.op in _PRODUCTS and any(x.name in found.grids for x in site.operands))
+        signals = [x for x in site.operands if x.name in trace.varying]
+        joins = site.op in ("Add", "Sum") and len(signals) > 1 and all(x.shape == site.y.shape for x in signals)
+        linear = site.op in _PRODUCTS or site.op in _CONVOLUTIONS
+        for y in site.ys:
+            if y.name not in found.grids:
+                continue
+            whole[y.name] = joins or (not linear and any(whole.get(x.name, False) for x in signals))
+            is_cut = y.name in cuts and y.name in found.read and found.is_map(y)
+            if beyond and is_cut and (whole[y.name] or not joined):
+                tapped, joined = y, whole[y.name]
+    return tapped
+
+
+def _order(trace: Trace, value: Value) -> int:
+    return next((i for i, site in enumerate(trace.sites) if value.name in (y.name for y in site.ys)), -1)
+
+
+def _nothing(trace: Trace) -> UnsupportedModel:
+    return UnsupportedModel(
+        f"between {trace.source.name!r} and {trace.score.name!r} no layer with spatial extent lies on all paths, "
+        "neither behind the last convolution nor among tokens.\n"
+        "  Name the layer to tap with --layer; `onnxplain plan` lists what there is."
+    )
+
+
+def _is_real(value: Value) -> bool:
+    """Whether a walk can stop there: not so at the integers between two quantisers."""
+    return value.dtype.kind not in "iub"
 
 
 def _used(site: Site, trace: Trace) -> list[Value]:

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from onnx.shape_inference import InferenceError
 
 from onnxplain.ir.builder import Builder
+from onnxplain.ir.site import Site
 from onnxplain.ir.value import Dim, Value
 from onnxplain.passes.explain.trace import Trace, trace
+from onnxplain.rules.table import BROADCASTING
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,11 @@ def stacks(g: Builder, original: Trace, times: int) -> bool:
     its exporter says takes any; one with a fixed batch must come out with `times` as many rows of scores.
     """
     batch: Dim = original.source.shape[0]
-    if times == 1 or not isinstance(batch, int):
+    if times == 1:
+        return True
+    if any(_joins_others(site, original) for site in original.sites):
+        return False
+    if not isinstance(batch, int):
         return True
     with g.body():
         try:
@@ -96,12 +102,23 @@ def broadcasts(g: Builder, original: Trace) -> bool:
             one = twin(g, original, g.named(first, [1, *original.source.shape[1:]]), "trial")
         except (InferenceError, ValueError):
             return False
+        if any(site.op not in BROADCASTING and _joins_others(site, original) for site in original.sites):
+            return False
         return all(
             _stretches(one.of(y), y)
             for site in original.sites
             for y in (*site.operands, *site.ys)
             if y.name in one.values
         )
+
+
+def _joins_others(site: Site, original: Trace) -> bool:
+    """Whether a site takes a tensor of the whole batch that comes from another input of the model."""
+    made = {t.name for node in original.nodes for t in node.outputs} | {original.source.name}
+    return any(
+        x.name not in made and not x.is_constant and x.tensor.shape and x.shape[0] != 1 and x.dtype.kind == "f"
+        for x in site.operands
+    )
 
 
 def _stretches(one: Value, many: Value) -> bool:

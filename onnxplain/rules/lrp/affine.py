@@ -5,8 +5,10 @@ No operator is implemented again: the layer is rerun, and its derivative taken, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+
+import onnx_graphsurgeon as gs
 
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.site import Site
@@ -44,12 +46,12 @@ class Affine:
     @property
     def w(self) -> Value:
         """The weights."""
-        return self.site[1 - self.signal]
+        return self._layer[1 - self.signal]
 
     @property
     def b(self) -> Value | None:
         """The bias, None where there is none."""
-        return self.site.optional(2)
+        return self._layer.optional(2)
 
     @cached_property
     def w_positive(self) -> Value:
@@ -89,6 +91,11 @@ class Affine:
         assert flow is not None, "a linear layer differentiates by its signal"
         return flow
 
+    def ones(self) -> Value:
+        """Ones in the shape of x, of batch 1 where its first axis is the batch."""
+        batched = self.signal == 0 and self.x.rank > 1 and not self.site.attr("transA", 0)
+        return self.g.full_like(self.g.slice(self.x, [0], [1], [0]) if batched else self.x, 1)
+
     def flows(self, relevance: Value) -> tuple[Value | None, ...]:
         """The relevance of x in its place among the operands."""
         return tuple(relevance if i == self.signal else None for i in self.site.wrt)
@@ -97,14 +104,24 @@ class Affine:
         """The bias so that it adds to y channel by channel."""
         if self.b is None:
             return None
-        b = self.b if self.site.attr("beta", 1.0) == 1.0 else self.b * self.site.attr("beta")
-        return per_channel(self.g, b, y) if self.site.op in ("Conv", "ConvTranspose") else b
+        return per_channel(self.g, self.b, y) if self.site.op in ("Conv", "ConvTranspose") else self.b
 
     def without_bias(self, y: Value) -> Value:
         """y - b."""
         b = self.bias_like(y)
         return y if b is None else y - b
 
+    @cached_property
+    def _layer(self) -> Site:
+        """The site with a Gemm's alpha and beta in weights and bias, whose signs are then those of contributions."""
+        s, node = self.site, self.site.node
+        if s.attr("alpha", 1.0) == s.attr("beta", 1.0) == 1.0:
+            return s
+        plain = gs.Node(node.op, node.name, {k: v for k, v in node.attrs.items() if k not in ("alpha", "beta")})
+        w, b = s[1 - self.signal] * s.attr("alpha", 1.0), s.optional(2)
+        bias = [] if b is None else [b * s.attr("beta", 1.0)]
+        return replace(s, node=plain, x=(self.x, w, *bias) if self.signal == 0 else (w, self.x, *bias))
+
     def _with(self, x: Value, w: Value, b: Value | None) -> Site:
         operands = [x, w] if self.signal == 0 else [w, x]
-        return self.site.with_operands(*operands, *([b] if len(self.site.x) > 2 else []))
+        return self._layer.with_operands(*operands, *([b] if len(self.site.x) > 2 else []))

@@ -23,16 +23,19 @@ _CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 _ACTIVATIONS_AT_ZERO = (
     "Relu", "LeakyRelu", "PRelu", "ThresholdedRelu", "Elu", "Selu", "Celu", "Gelu", "HardSwish", "Mish", "Tanh",
-    "Softsign", "Erf", "Abs",
+    "Softsign", "Erf", "Abs", "Neg",
 )  # fmt: skip
 _ACTIVATIONS = ("Sigmoid", "HardSigmoid", "Softplus", "Clip", "Exp", "LRN", "LpNormalization", "GroupNormalization")
 _ROUTING = (
     "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Concat", "Split", "Slice", "Pad", "Gather",
     "GatherElements", "GatherND", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Identity", "Dropout", "Cast",
-    "Where", "TopK", "Trilu", "Neg",
+    "Where", "TopK", "Trilu",
 )  # fmt: skip
 _WINNERS = ("MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin", "Max", "Min")
 _SUMS = ("Add", "Sub", "Sum", "Mean", "AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum", "Resize", "CumSum")
+
+SHARING = frozenset({*_SUMS, *_WINNERS, *_ROUTING, "BatchNormalization", "Relu", "LeakyRelu"})
+"""Operators without weights that the epsilon rule fits: each output is a sum of shares of its operands."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,11 @@ def dense(site: Site) -> bool:
     return site.op not in _CONVOLUTIONS and is_linear(site)
 
 
+def of_signals(site: Site) -> bool:
+    """Matrix products of two tensors that depend on the input."""
+    return site.op in ("MatMul", "Einsum") and sum(site.varying) == 2
+
+
 def first(where: Where) -> Where:
     """Of those, the ones with no other layer between the input and them."""
     return lambda site: site.role.first and where(site)
@@ -85,7 +93,7 @@ def base(o: Options) -> tuple[Entry, ...]:
         Entry(op(*_WINNERS), route, "winner", "inherits"),
         Entry(op(*_SUMS), epsilon(o.eps), f"share (eps {o.eps:g})", "zero"),
         Entry(op("Mul", "Div"), gate(o.share_gate), "half each" if o.share_gate else "signal", "inherits"),
-        Entry(op("MatMul"), attention_product(o.eps), "half each", "zero"),
+        Entry(of_signals, attention_product(o.eps), "half each", "zero"),
         Entry(op("Softmax"), softmax, "softmax", "zero"),
         Entry(op("LayerNormalization", "InstanceNormalization"), layer_norm(o.eps), "layer norm", "zero"),
     )

@@ -17,6 +17,7 @@ The first line that matches a node counts. What no line names follows the rules 
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -27,10 +28,11 @@ from onnxplain.errors import UsageError, nearest
 from onnxplain.ir.site import Rule, Site
 from onnxplain.rules.composite import AtZero, Composite, Entry, Where, name, op
 from onnxplain.rules.lrp.affine import is_linear
-from onnxplain.rules.lrp.composites import Options, base, conv, dense, first
+from onnxplain.rules.lrp.composites import SHARING, Options, base, conv, dense, first
 from onnxplain.rules.lrp.inputs import flat, w_square, z_box
 from onnxplain.rules.lrp.layers import alpha_beta, epsilon, gamma, relative_epsilon, z_plus
 from onnxplain.rules.lrp.signals import pass_through
+from onnxplain.rules.table import VJP
 
 Make = Callable[..., Rule]
 
@@ -47,7 +49,7 @@ _RULES: dict[str, tuple[Make, dict[str, float | bool], AtZero]] = {
     "pass": (lambda: pass_through, {}, "unknown"),
 }
 _LAYERS: dict[str, Where] = {"conv": conv, "dense": dense, "any": is_linear}
-_ONLY_LAYERS = frozenset(_RULES) - {"pass", "epsilon", "zero"}
+_PLACES: dict[str, type | tuple[type, ...]] = {"op": (str, list), "name": str, "layer": str, "first": bool}
 
 
 def read(path: Path, options: Options) -> Composite:
@@ -92,51 +94,79 @@ class _File:
 
 
 def _entry(file: _File, index: int, line: Mapping[str, Any]) -> Entry:
-    kind = line.get("rule")
+    kind = str(line.get("rule", ""))
+    if not kind:
+        raise UsageError(f"{file.at(index, 'rule')}: this table names no rule. {nearest('', _RULES, kind='rules')}")
     if kind not in _RULES:
-        raise UsageError(
-            f"{file.at(index, 'rule')}: there is no rule {kind!r}. {nearest(str(kind), _RULES, kind='rules')}"
-        )
-    make, defaults, at_zero = _RULES[str(kind)]
-    given = {k: v for k, v in line.items() if k not in ("op", "name", "layer", "first", "rule")}
+        raise UsageError(f"{file.at(index, 'rule')}: there is no rule {kind!r}. {nearest(kind, _RULES, kind='rules')}")
+    make, defaults, at_zero = _RULES[kind]
+    given = {k: v for k, v in line.items() if k not in _PLACES and k != "rule"}
     for key, value in given.items():
         if key not in defaults:
             known = nearest(key, defaults, kind="parameters")
             raise UsageError(f"{file.at(index, key)}: rule {kind!r} has no parameter {key!r}. {known}")
         if isinstance(value, bool) != isinstance(defaults[key], bool) or not isinstance(value, (int, float)):
-            raise UsageError(f"{file.at(index, key)}: {key!r} cannot be {value!r}.")
+            wanted = "true or false" if isinstance(defaults[key], bool) else "a number"
+            raise UsageError(f"{file.at(index, key)}: {key} must be {wanted}, not {value!r}.")
+        if not 0 <= value < math.inf:
+            raise UsageError(f"{file.at(index, key)}: {key} must be at least 0, not {value:g}.")
     values = {**defaults, **given}
-    if any(not isinstance(v, bool) and v < 0 for v in values.values()):
-        raise UsageError(f"{file.at(index, 'rule')}: a parameter of rule {kind!r} is negative.")
     if kind == "alpha-beta" and abs(values["alpha"] - values["beta"] - 1) > 1e-9:
-        raise UsageError(f"{file.at(index, 'rule')}: alpha-beta conserves relevance only for alpha = beta + 1.")
-    where = _where(file, index, line, only_layers=kind in _ONLY_LAYERS)
-    label = " ".join([str(kind), *(f"{k}={v:g}" for k, v in given.items())])
-    rule = make(*values.values())
-    return Entry(where, rule, label, at_zero)
+        raise UsageError(
+            f"{file.at(index, 'rule')}: alpha={values['alpha']:g}, beta={values['beta']:g}: "
+            "relevance is conserved only for alpha = beta + 1."
+        )
+    shown = [f"{k}={str(v).lower() if isinstance(v, bool) else format(v, 'g')}" for k, v in given.items()]
+    return Entry(_where(file, index, line), make(*values.values()), " ".join([kind, *shown]), at_zero)
 
 
-def _where(file: _File, index: int, line: Mapping[str, Any], *, only_layers: bool) -> Where:
+def _where(file: _File, index: int, line: Mapping[str, Any]) -> Where:
     places: list[Where] = []
+    for key, kinds in _PLACES.items():
+        if key in line and not isinstance(line[key], kinds):
+            raise UsageError(f"{file.at(index, key)}: {key} cannot be {line[key]!r}.")
     if "op" in line:
-        places.append(op(*([line["op"]] if isinstance(line["op"], str) else line["op"])))
+        ops = [line["op"]] if isinstance(line["op"], str) else line["op"]
+        for each in ops:
+            if str(each) not in VJP:
+                known = nearest(str(each), VJP, kind="operators")
+                raise UsageError(f"{file.at(index, 'op')}: there is no operator {each!r}. {known}")
+        places.append(op(*map(str, ops)))
     if "name" in line:
-        places.append(name(str(line["name"])))
+        places.append(name(line["name"]))
     if "layer" in line:
         if line["layer"] not in _LAYERS:
-            known = nearest(str(line["layer"]), _LAYERS, kind="layers")
+            known = nearest(line["layer"], _LAYERS, kind="layers")
             raise UsageError(f"{file.at(index, 'layer')}: there is no layer {line['layer']!r}. {known}")
         places.append(_LAYERS[line["layer"]])
     if not places:
         raise UsageError(f"{file.at(index, 'rule')}: a rule needs a place: op, name or layer.")
+    serves, whom = _SERVES.get(line["rule"], (is_linear, "layers with weights"))
+    chosen = first(lambda site: all(place(site) for place in places)) if line.get("first") else None
 
     def matches(site: Site) -> bool:
-        here = all(place(site) for place in places)
-        if here and only_layers and not is_linear(site):
+        here = chosen(site) if chosen else all(place(site) for place in places)
+        if here and not serves(site):
             raise UsageError(
-                f"{file.at(index, 'rule')}: rule {line['rule']!r} is for layers with weights, and {site.name!r} is a "
-                f"{site.op} without."
+                f"{file.at(index, 'rule')}: rule {line['rule']!r} is for {whom}, and {site.name!r} is a {site.op}."
             )
         return here
 
-    return first(matches) if line.get("first", False) else matches
+    return matches
+
+
+def _shares(site: Site) -> bool:
+    return is_linear(site) or site.op in SHARING
+
+
+def _keeps_shape(site: Site) -> bool:
+    if sum(site.varying) != 1:
+        return False
+    return bool(site[site.varying.index(True)].tensor.shape == site.y.tensor.shape)
+
+
+_SERVES: dict[str, tuple[Where, str]] = {
+    "zero": (_shares, "layers with weights, sums and pools"),
+    "epsilon": (_shares, "layers with weights, sums and pools"),
+    "pass": (_keeps_shape, "operators with one signal that keep its shape"),
+}

@@ -45,7 +45,6 @@ def _by_weights(weigh, eps: float) -> Rule:  # type: ignore[no-untyped-def]
     def rule(g: Builder, s: Site, r: Value) -> Flows:
         a = Affine(g, s)
         w = weigh(g, a.w)
-        ones = g.full_like(g.slice(a.x, [0], [1], [0]), 1)
-        return a.flows(a.back(r / g.stabilise(a.forward(ones, w), eps), w))
+        return a.flows(a.back(r / g.stabilise(a.forward(a.ones(), w), eps), w))
 
     return rule

@@ -27,11 +27,12 @@ def epsilon(eps: float = 1e-6, bias: bool = True) -> Rule:
 
     def rule(g: Builder, s: Site, r: Value) -> Flows:
         if not is_linear(s):
-            back = s.vjp(g, r / g.stabilise(_rectified(g, s), eps))
+            y = g.relu(s.y) if s.facts.rectified else s.y
+            back = s.vjp(g, r / g.stabilise(y, eps, nonnegative=s.facts.rectified))
             return tuple(None if d is None else s[i] * d for i, d in zip(s.wrt, back, strict=True))
         a = Affine(g, s)
-        y = a.y if bias else a.without_bias(s.y)
-        return a.flows(a.x * a.back(_quotient(g, s, r, y, eps), a.w))
+        y = g.stabilise(a.y, eps, nonnegative=s.facts.rectified) if bias else g.stabilise(a.without_bias(s.y), eps)
+        return a.flows(a.x * a.back(r / y, a.w))
 
     return rule
 
@@ -59,7 +60,7 @@ def z_plus(eps: float = 1e-6, bias: bool = True) -> Rule:
 
     def rule(g: Builder, s: Site, r: Value) -> Flows:
         a = Affine(g, s)
-        c = r / g.stabilise(_positive_sum(a, bias), eps)
+        c = r / g.stabilise(_positive_sum(a, bias), eps, nonnegative=True)
         return a.flows(_back(a, c, a.w_positive, a.w_negative))
 
     return rule
@@ -77,7 +78,8 @@ def gamma(value: float = 0.25, eps: float = 1e-6) -> Rule:
         p = _positive_sum(a)
         favouring, disfavouring = a.w + value * a.w_positive, a.w + value * a.w_negative
         if s.facts.rectified:
-            return a.flows(_back(a, r / (a.y + value * p + eps), favouring, disfavouring))
+            z = g.stabilise(a.y + value * p, eps, nonnegative=True)
+            return a.flows(_back(a, r / z, favouring, disfavouring))
         c_up = g.where(s.y > 0, r / g.stabilise(s.y + value * p, eps), 0)
         c_down = g.where(s.y < 0, r / g.stabilise(s.y + value * (s.y - p), eps), 0)
         return a.flows(_back(a, c_up, favouring, disfavouring) + _back(a, c_down, disfavouring, favouring))
@@ -97,23 +99,15 @@ def alpha_beta(alpha: float, beta: float, eps: float = 1e-6, bias: bool = True, 
         p = _positive_sum(a, bias and not whole_bias)
         n = (s.y if bias and not whole_bias else a.without_bias(s.y)) - p
         b = a.bias_like(s.y) if whole_bias else None
-        up, down = (p, g.negative_part(n)) if b is None else (p + b, n + b)
-        relevance = _back(a, alpha * r / g.stabilise(up, eps), a.w_positive, a.w_negative)
+        up, down = (p, g.relu(-n)) if b is None else (p + b, -(n + b))
+        c = alpha * r / g.stabilise(up, eps, nonnegative=b is None)
+        relevance = _back(a, c, a.w_positive, a.w_negative)
         if beta:
-            c = beta * r / g.stabilise(-down, eps)
+            c = beta * r / g.stabilise(down, eps, nonnegative=b is None)
             relevance = relevance + _back(a, c, a.w_negative, a.w_positive)
         return a.flows(relevance)
 
     return rule
-
-
-def _quotient(g: Builder, s: Site, r: Value, y: Value, eps: float) -> Value:
-    """R / (y + eps sign y); where y is known not to be negative the sign is."""
-    return r / (y + eps) if s.facts.rectified and eps else r / g.stabilise(y, eps)
-
-
-def _rectified(g: Builder, s: Site) -> Value:
-    return g.relu(s.y) if s.facts.rectified else s.y
 
 
 def _positive_sum(a: Affine, bias: bool = True) -> Value:

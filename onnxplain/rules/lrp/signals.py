@@ -61,8 +61,11 @@ def attention_product(eps: float = 1e-6) -> Rule:
 
 
 def softmax(g: Builder, s: Site, r: Value) -> Flows:
-    """R_x = x (R - y sum R). Source: Achtibat et al. 2024, prop. 3.1."""
-    return (s[0] * (r - s.y * g.sum(r, [s.attr("axis", -1)])),)
+    """R_x = x (R - y sum R), and nothing where y = 0: what a mask hides may be -inf.
+
+    Source: Achtibat et al. 2024, prop. 3.1.
+    """
+    return (g.where(s.y > 0, s[0] * (r - s.y * g.sum(r, [s.attr("axis", -1)])), 0),)
 
 
 def layer_norm(eps: float = 1e-6) -> Rule:
