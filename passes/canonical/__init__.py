@@ -6,7 +6,9 @@ from onnxplain.ir.load import Source
 from onnxplain.ir.model import Model
 from onnxplain.passes.base import PassLog, run_passes
 from onnxplain.passes.canonical.batch import FreeBatch
+from onnxplain.passes.canonical.branches import InlineBranches
 from onnxplain.passes.canonical.constants import FoldConstants, LiftConstants
+from onnxplain.passes.canonical.decompositions import Decompose, PlainCasts
 from onnxplain.passes.canonical.functions import InlineFunctions
 from onnxplain.passes.canonical.names import NameNodes
 from onnxplain.passes.canonical.opset import ConvertOpset
@@ -15,13 +17,16 @@ from onnxplain.passes.canonical.refine import RefineShapes
 from onnxplain.passes.canonical.shapes import InferShapes
 from onnxplain.passes.optimise.dead_code import DropDeadCode
 
-ON_PROTO = (NameNodes(), InlineFunctions(), ConvertOpset(), NameNodes(), InferShapes())
+ON_PROTO = (NameNodes(), InlineFunctions(), Decompose(), ConvertOpset(), NameNodes(), InferShapes())
 ON_GRAPH = (
     LiftConstants(),
+    PlainCasts(),
     FoldConstants(),
+    InlineBranches(),
     RefineShapes(),
     FreeBatch(),
     FoldConstants(),
+    InlineBranches(),
     DropDeadCode(),
     ExplicitPads(),
 )

@@ -62,6 +62,8 @@ class FoldConstants(Pass[Model]):
     def _fold(self, model: Model, node: gs.Node) -> list[Array] | None:
         if node.op == "Shape" and not node.domain:
             return _static_shape(node)
+        if node.op == "Size" and not node.domain and _is_static(node.inputs[0]):
+            return [np.asarray(np.prod(node.inputs[0].shape, dtype=np.int64))]
         if not node.inputs or list(node.subgraphs()):
             return None
         if not all(isinstance(t, gs.Constant) and np.prod(t.shape) <= FOLD_UP_TO for t in node.inputs):

@@ -35,6 +35,8 @@ class ConvertOpset(Pass[Source]):
             return Report()
         # What was inferred for the old form may contradict the new one.
         del source.proto.graph.value_info[:]
+        # Before version 4 every weight had to be an input too, and the converter insists.
+        source.proto.ir_version = max(source.proto.ir_version, 4)
         try:
             converted = version_converter.convert_version(source.proto, want)
         except Exception as error:  # the converter's C++ side raises whatever it likes

@@ -39,8 +39,10 @@ class RefineShapes(Pass[Model]):
                 _name_kept_axes(model, node)
             if node.domain or not node.inputs:
                 continue
-            for name, (_, shape) in infer(node, int(model.graph.opset), model.weights.array).items():
+            for name, (dtype, shape) in infer(node, int(model.graph.opset), model.weights.array).items():
                 output = next(t for t in node.outputs if t.name == name)
+                if output.shape is None:
+                    output.dtype, output.shape = dtype if output.dtype is None else output.dtype, shape
                 if shape is not None and output.shape is not None and len(shape) == len(output.shape):
                     output.shape = [_sharper(old, new) for old, new in zip(output.shape, shape, strict=True)]
         model.graph.nodes[:] = [node for node in model.graph.nodes if node.outputs]

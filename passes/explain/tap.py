@@ -131,9 +131,8 @@ class _Places:
         return y.name in self.grids and self.grids[y.name].is_map and _is_real(y)
 
     def tap(self, value: Value) -> Tap:
-        """A tensor as a tap; where its places are not known they are those of a convolution."""
-        grid = self.grids[value.name] if self.is_map(value) else Grid.of_maps(value)
-        return Tap(value, grid, value.name in self.read)
+        """A tensor as a tap."""
+        return Tap(value, self.grids[value.name], value.name in self.read)
 
     def cuts(self) -> Iterator[str]:
         """Tensors that all paths from the source pass on which the score depends place by place."""
@@ -181,13 +180,11 @@ def _asked_for(found: _Places, layer: str) -> Tap:
             f"layer {layer!r} has shape {value.shape}: its spatial extent is gone, and its map would be one number.\n"
             "  Choose a layer before the pooling; `onnxplain plan` lists them with their shapes."
         )
-    if value.rank != trace.source.rank or value.name in found.grids:
-        raise UsageError(
-            f"layer {layer!r} has shape {value.shape}, and which of its axes are places of the picture is not known: "
-            "they were mixed or regrouped before it.\n"
-            "  Choose the sum or the normalisation behind it; `onnxplain plan` lists such layers with their shapes."
-        )
-    return found.tap(value)
+    raise UsageError(
+        f"layer {layer!r} has shape {value.shape}, and which of its axes are places of the picture is not known: "
+        "they were mixed or regrouped before it.\n"
+        "  Choose the sum or the normalisation behind it; `onnxplain plan` lists such layers with their shapes."
+    )
 
 
 def _last_convolution(found: _Places) -> Value | None:

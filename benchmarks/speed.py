@@ -1,0 +1,191 @@
+"""What each method costs on CPU, in forward passes of the same model in the same runtime, beside Captum and zennit.
+
+    python benchmarks/speed.py [--turns 3] [--runs 7] [--batch 1] [--networks ResNet-50,...] [--peers]
+
+Each graph runs in a process of its own, the forward pass and the explanation in turns. A torch method is timed in this
+process and divided by the same network's forward pass in ONNX Runtime, which is what a user would run otherwise.
+Writes benchmarks/results/cpu.json and, between its markers, docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+
+import onnxplain  # noqa: E402
+from benchmarks.networks import NETWORKS, seeded  # noqa: E402
+from benchmarks.peers import PEERS  # noqa: E402
+from onnxplain.runtime.measure import compare  # noqa: E402
+
+Goals = dict[str, tuple[float, float, float]]
+
+GOALS: Goals = {
+    "gradient": (2.15, 2.1, 2.6),
+    "guided-backprop": (2.15, 2.1, 2.6),
+    "deconvnet": (2.15, 2.1, 2.6),
+    "grad-cam": (1.05, 1.05, 1.1),
+    "fem": (1.05, 1.05, 1.1),
+    "lrp-eps": (2.3, 2.2, 2.8),
+    "lrp-epsilon-plus": (3.3, 3.2, 4.0),
+    "lrp-epsilon-gamma-box": (3.3, 3.2, 4.0),
+    "lrp-epsilon-alpha2-beta1": (4.4, 4.3, 5.0),
+    "deeplift-rescale": (2.3, 2.2, 2.8),
+    "integrated-gradients": (2.1, 2.1, 2.5),
+}
+"""Forward passes, for ResNet-50, VGG-16 and MobileNetV2; of Integrated Gradients, for each step."""
+
+STEPS = 10
+SETTINGS: dict[str, dict[str, Any]] = {
+    "integrated-gradients": {"steps": STEPS},
+    "lrp-epsilon-gamma-box": {"low": -3, "high": 3},
+    "deeplift-rescale": {"fold_baseline": "yes"},
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one network: forward passes (median, least, most), the file's size over the model's."""
+
+    network: str
+    method: str
+    passes: float
+    least: float
+    most: float
+    forward_ms: float
+    size: float
+    compile_s: float
+    reorders: int
+    goal: float | None
+    peers: dict[str, float | None]
+
+
+def export(name: str, folder: Path) -> tuple[torch.nn.Module, Path]:
+    """The network and its ONNX file with a dynamic batch."""
+    net = seeded(name)
+    path = folder / f"{name}.onnx"
+    torch.onnx.export(
+        net, (torch.randn(1, 3, 224, 224),), str(path), dynamo=False, opset_version=17,
+        input_names=["image"], output_names=["logits"],
+        dynamic_axes={"image": {0: "N"}, "logits": {0: "N"}},
+    )  # fmt: skip
+    return net, path
+
+
+def timed(run: Callable[[], object], times: int = 5) -> float:
+    """Milliseconds of the median run, after one for warming up."""
+    run()
+    took = []
+    for _ in range(times):
+        began = time.perf_counter()
+        run()
+        took.append((time.perf_counter() - began) * 1e3)
+    return median(took)
+
+
+def measured(
+    network: str, column: int, net: torch.nn.Module, model: Path, method: str, args: argparse.Namespace
+) -> Row:
+    """Compile a method for CPU and measure it in turns with its forward pass."""
+    explained = model.with_suffix(f".{method}.onnx")
+    began = time.perf_counter()
+    onnxplain.compile_file(model, explained, method, runtime=args.runtime, **SETTINGS.get(method, {}))
+    seconds = time.perf_counter() - began
+    found = compare(model, explained, provider="cpu", batch=args.batch, runs=args.runs, turns=args.turns, threads=2)
+    divisor = STEPS if method == "integrated-gradients" else 1
+    ratios = [ratio / divisor for ratio in found.ratios]
+    forward = median(cost.typical for cost in found.forward)
+    nodes = found.explained[0].nodes
+    image = torch.randn(args.batch, 3, 224, 224)
+    peers = {}
+    for peer, methods in PEERS.items() if args.peers else ():
+        if method in methods:
+            peers[peer] = _peer(methods[method], net, image, forward * divisor)
+    row = Row(
+        network, method, median(ratios), min(ratios), max(ratios), forward,
+        explained.stat().st_size / model.stat().st_size, seconds,
+        nodes.get("nchwc.ReorderInput", 0) + nodes.get("nchwc.ReorderOutput", 0),
+        GOALS[method][column] if args.batch == 1 else None, peers,
+    )  # fmt: skip
+    explained.unlink()
+    print(f"{network:12} {method:26} {row.passes:6.2f} ({row.least:.2f} to {row.most:.2f})  goal {row.goal}  {peers}",
+          flush=True)  # fmt: skip
+    return row
+
+
+def _peer(
+    explain: Callable[..., Callable[[], object]], net: torch.nn.Module, image: Any, forward: float
+) -> float | None:
+    try:
+        return timed(explain(net, image, STEPS), 3) / forward
+    except Exception as error:  # a peer that cannot do it is a result
+        print(f"    fails: {type(error).__name__}: {str(error)[:100]}")
+        return None
+
+
+def table(rows: list[Row]) -> str:
+    """Methods by networks."""
+    names = list(dict.fromkeys(row.network for row in rows))
+    lines = ["| method | " + " | ".join(names) + " | goals | peers |", "|---" * (len(names) + 3) + "|"]
+    for method in dict.fromkeys(row.method for row in rows):
+        mine = {row.network: row for row in rows if row.method == method}
+        cells = [f"{mine[n].passes:.2f}" if n in mine else "" for n in names]
+        goals = " · ".join(f"{mine[n].goal}" for n in names if n in mine)
+        every = dict.fromkeys(peer for row in mine.values() for peer in row.peers)
+        peers = "; ".join(f"{p} " + " · ".join(_said(mine[n].peers.get(p)) for n in names if n in mine) for p in every)
+        lines.append(f"| `{method}` | " + " | ".join(cells) + f" | {goals} | {peers} |")
+    return "\n".join(lines)
+
+
+def _said(passes: float | None) -> str:
+    return "fails" if passes is None else f"{passes:.1f}"
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--runtime", default="cpu")
+    parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--methods", default=",".join(GOALS))
+    parser.add_argument("--peers", action="store_true", help="Captum and zennit beside it")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/cpu.json")
+    args = parser.parse_args()
+    torch.set_num_threads(2)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in args.networks.split(","):
+            column = list(NETWORKS).index(name)
+            net, model = export(name, Path(folder))
+            rows += [measured(name, column, net, model, method, args) for method in args.methods.split(",")]
+    args.out.parent.mkdir(exist_ok=True, parents=True)
+    machine = {"processor": _processor(), "threads": 2, "python": platform.python_version(), "batch": args.batch}
+    args.out.write_text(json.dumps({"machine": machine, "rows": [asdict(r) for r in rows]}, indent=1) + "\n")
+    print(table(rows))
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        return next(line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()

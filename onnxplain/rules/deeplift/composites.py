@@ -1,0 +1,123 @@
+"""DeepLIFT's composites. What no line names is refused: the derivative would not keep the sum, unnoticed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxplain.ir.site import Site
+from onnxplain.rules.composite import Composite, Entry, Where, op
+from onnxplain.rules.deeplift.differences import (
+    choice,
+    linear,
+    magnitude_sum,
+    midpoint,
+    product,
+    reciprocal,
+    rescale,
+    root,
+)
+from onnxplain.rules.deeplift.extremes import extreme, max_pool, reduced_extreme
+from onnxplain.rules.deeplift.normalisation import (
+    group_norm,
+    instance_norm,
+    layer_norm,
+    log_softmax,
+    log_sum_exp,
+    lp_norm,
+    lrn,
+    mean_variance_norm,
+    softmax,
+)
+from onnxplain.rules.deeplift.reveal_cancel import follows_dense_layer, follows_layer, reveal_cancel
+
+LINEAR = (
+    "Conv", "ConvTranspose", "BatchNormalization", "AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum",
+    "CumSum", "Add", "Sub", "Sum", "Mean", "Neg", "Identity", "Dropout", "Cast", "CastLike", "Resize",
+    "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Concat", "Split", "Slice", "Pad",
+    "Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND", "DepthToSpace", "SpaceToDepth", "Trilu",
+)  # fmt: skip
+"""Linear in the operands that depend on the input, as long as indices and bounds do not depend on it."""
+
+ONE_INPUT = (
+    "Relu", "LeakyRelu", "PRelu", "ThresholdedRelu", "Shrink", "Elu", "Selu", "Celu", "Sigmoid", "Tanh", "Softplus",
+    "Softsign", "HardSigmoid", "HardSwish", "Gelu", "Mish", "Erf", "Clip", "Mod", "Abs", "Exp", "Log", "Pow", "Sin",
+    "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh",
+)  # fmt: skip
+"""Functions of one number."""
+
+PRODUCTS = ("Mul", "Div", "MatMul", "Gemm")
+QUADRATIC = ("Einsum", "ReduceL2", "ReduceSumSquare")
+
+
+def deeplift(name: str, threshold: float, reveals: Where | None = None) -> Composite:
+    """The table.
+
+    threshold: where the input of a smooth function is no farther from its baseline than this, derivatives take over.
+    reveals:   the functions of one number to which RevealCancel applies; Rescale for the others.
+    """
+    own = () if reveals is None else (Entry(_both(one_input, reveals), reveal_cancel(threshold), "reveal-cancel"),)
+    return Composite(name, (
+        *own,
+        Entry(op(*LINEAR), linear, "linear"),
+        Entry(power(2), midpoint, "midpoint"),
+        Entry(power(0.5), root, "midpoint"),
+        Entry(one_input, rescale(threshold), "rescale"),
+        Entry(op("Sqrt"), root, "midpoint"),
+        Entry(op("Reciprocal"), reciprocal, "midpoint"),
+        Entry(op(*PRODUCTS), product(threshold), "midpoint"),
+        Entry(op(*QUADRATIC), midpoint, "midpoint"),
+        Entry(lp_pool(2), midpoint, "midpoint"),
+        Entry(lp_pool(1), magnitude_sum, "midpoint"),
+        Entry(op("ReduceL1"), magnitude_sum, "midpoint"),
+        Entry(op("Where"), choice(threshold), "choice"),
+        Entry(op("Softmax"), softmax, "softmax"),
+        Entry(op("LogSoftmax"), log_softmax, "softmax"),
+        Entry(op("ReduceLogSumExp"), log_sum_exp, "softmax"),
+        Entry(op("LayerNormalization"), layer_norm, "midpoint"),
+        Entry(op("InstanceNormalization"), instance_norm, "midpoint"),
+        Entry(op("GroupNormalization"), group_norm, "midpoint"),
+        Entry(op("MeanVarianceNormalization"), mean_variance_norm, "midpoint"),
+        Entry(op("LpNormalization"), lp_norm, "midpoint"),
+        Entry(op("LRN"), lrn, "midpoint and rescale"),
+        Entry(op("Max", "Min"), extreme, "extreme"),
+        Entry(op("ReduceMax", "ReduceMin", "GlobalMaxPool"), reduced_extreme, "extreme"),
+        Entry(op("MaxPool"), max_pool, "extreme"),
+    ))  # fmt: skip
+
+
+def one_input(s: Site) -> bool:
+    """A function of one number, its other operands constant."""
+    return s.op in ONE_INPUT and sum(s.varying) == 1 and s.varying[0]
+
+
+def power(exponent: float) -> Where:
+    """Pow with this exponent."""
+
+    def where(s: Site) -> bool:
+        if s.op != "Pow" or not s[1].is_constant:
+            return False
+        return bool(np.all(s[1].g.values(s[1]) == exponent))
+
+    return where
+
+
+def lp_pool(p: int) -> Where:
+    """LpPool and GlobalLpPool with this p."""
+    return lambda s: s.op in ("LpPool", "GlobalLpPool") and s.attr("p", 2) == p
+
+
+def _both(a: Where, b: Where) -> Where:
+    return lambda s: a(s) and b(s)
+
+
+def rescale_everywhere(threshold: float) -> Composite:
+    return deeplift("deeplift-rescale", threshold)
+
+
+def reveal_cancel_everywhere(threshold: float) -> Composite:
+    return deeplift("deeplift-revealcancel", threshold, follows_layer)
+
+
+def recommended(threshold: float) -> Composite:
+    """RevealCancel on dense layers, Rescale on convolutions. Source: Shrikumar et al. 2017, sec. 4; its defaults."""
+    return deeplift("deeplift", threshold, follows_dense_layer)

@@ -1,0 +1,119 @@
+"""Functions of one number: their mean slope between two points, which is what Rescale and RevealCancel ask for.
+
+A quotient of two small differences is rounding alone. Piecewise linear functions have a form without such differences:
+their slope changes at kinks, and the share of a way that lies beyond a kink is a quotient of sums. For smooth functions
+the mean of the derivatives at both ends takes over where the points are near: it differs from the quotient by the
+square of their distance, which is below rounding long before the quotient is lost in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from onnxplain.ir.builder import Builder
+from onnxplain.ir.site import Site
+from onnxplain.ir.value import Operand, Value
+
+Secant = Callable[[Builder, Site, Site, Value], Value]
+"""secant(g, a, b, m): m times the mean slope of a function between a and b, the same site at two inputs."""
+
+
+def secant_of(op: str, threshold: float) -> Secant:
+    """The mean slope of an operator; `threshold` is the distance below which derivatives take over."""
+    if op in _BY_KINKS:
+        slope = _BY_KINKS[op]
+        return lambda g, a, b, m: m * slope(g, a, b)
+    return quotient(0 if op in JUMPS else threshold, relative=op in SCALE_FREE)
+
+
+JUMPS = frozenset({"ThresholdedRelu", "Shrink", "Mod"})
+"""Functions with jumps, which no derivative knows of: only at a distance of zero does it take over."""
+
+SCALE_FREE = frozenset({"Log", "Pow"})
+"""Functions that bend over distances in proportion to their input, not over distances of one."""
+
+
+def quotient(threshold: float, *, relative: bool = False) -> Secant:
+    """Dy/Dx, and the mean of both derivatives where Dx is no larger than `threshold`, or than that times x."""
+
+    def secant(g: Builder, a: Site, b: Site, m: Value) -> Value:
+        signal = a.varying.index(True)
+        dx = a[signal] - b[signal]
+        near = abs(dx) <= (abs(a[signal]) * threshold if relative else threshold)
+        limit = 0.5 * (_derivative(g, a, m, signal) + _derivative(g, b, m, signal))
+        return g.where(near, limit, m * ((a.y - b.y) / g.where(near, 1, dx)))
+
+    return secant
+
+
+def _derivative(g: Builder, s: Site, m: Value, signal: int) -> Value:
+    flow = s.vjp(g, m)[s.wrt.index(signal)]
+    if flow is None:
+        raise s.refused("by the operand that depends on the input")
+    return flow
+
+
+def beyond(g: Builder, a: Value, b: Value, a_rectified: Value | None = None, b_rectified: Value | None = None) -> Value:
+    """Which share of the way from b to a lies above zero: (a+ + b+) / (|a| + |b|), and 0 where both are zero.
+
+    It is 1 where both are positive, 0 where neither is, however near they are.
+    """
+    size = abs(a) + (abs(b) + float(np.finfo(str(a.dtype)).tiny))
+    return (
+        (g.relu(a) if a_rectified is None else a_rectified) + (g.relu(b) if b_rectified is None else b_rectified)
+    ) / size
+
+
+def _past(g: Builder, a: Site, b: Site, kink: Operand) -> Value:
+    """Which share of the way lies beyond a kink."""
+    return beyond(g, a[0] - kink, b[0] - kink)
+
+
+def _relu(g: Builder, a: Site, b: Site) -> Value:
+    return beyond(g, a[0], b[0], a.y, b.y)
+
+
+def _leaky_relu(g: Builder, a: Site, b: Site) -> Value:
+    alpha = float(a.attr("alpha", 0.01))
+    return beyond(g, a[0], b[0]) * (1 - alpha) + alpha
+
+
+def _prelu(g: Builder, a: Site, b: Site) -> Value:
+    return (1 - a[1]) * beyond(g, a[0], b[0]) + a[1]
+
+
+def _abs(g: Builder, a: Site, b: Site) -> Value:
+    return 2 * beyond(g, a[0], b[0]) - 1
+
+
+def _clip(g: Builder, a: Site, b: Site) -> Value:
+    """From slope 0 to 1 at the lower bound, and back at the upper, which wins where it is the lower."""
+    low, high = a.optional(1), a.optional(2)
+    if low is None:
+        return g.full_like(a[0], 1) if high is None else 1 - _past(g, a, b, high)
+    return _past(g, a, b, low) - _past(g, a, b, g.maximum(high, low)) if high is not None else _past(g, a, b, low)
+
+
+def _hard_sigmoid(g: Builder, a: Site, b: Site) -> Value:
+    alpha, beta = float(a.attr("alpha", 0.2)), float(a.attr("beta", 0.5))
+    return (_past(g, a, b, -beta / alpha) - _past(g, a, b, (1 - beta) / alpha)) * alpha
+
+
+def _hard_swish(g: Builder, a: Site, b: Site) -> Value:
+    """x h(x), h a hard sigmoid: by the symmetric product rule."""
+    h, h0 = (g.op("HardSigmoid", each[0], alpha=1 / 6, beta=0.5) for each in (a, b))
+    slope = (_past(g, a, b, -3.0) - _past(g, a, b, 3.0)) * (1 / 6)
+    return 0.5 * (h + h0) + 0.5 * (a[0] + b[0]) * slope
+
+
+_BY_KINKS: dict[str, Callable[[Builder, Site, Site], Value]] = {
+    "Relu": _relu,
+    "LeakyRelu": _leaky_relu,
+    "PRelu": _prelu,
+    "Abs": _abs,
+    "Clip": _clip,
+    "HardSigmoid": _hard_sigmoid,
+    "HardSwish": _hard_swish,
+}

@@ -1,0 +1,184 @@
+"""What has no rule is spelled out exactly: original outputs kept, gradients those of the oracle."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from onnxplain.compiler import compile_model
+from onnxplain.errors import UnsupportedModel
+from tests.running import assert_near, explained, net, operators, run
+
+ATTENTION = "float[N,2,5,6] x) => (float[N,60] y)"
+FORMS = [
+    ("Attention", 23, "t = Attention(x, x, x)", (2, 5, 6), 60),
+    ("Attention", 24, "t = Attention<is_causal = 1, softcap = 2.0>(x, x, x)", (2, 5, 6), 60),
+    ("Attention", 25, "t = Attention<scale = 0.3>(x, x, x)", (2, 5, 6), 60),
+    ("Attention", 23, "t = Attention<q_num_heads = 4, kv_num_heads = 4>(x, x, x)", (5, 12), 60),
+    ("RMSNormalization", 23, "s = Constant<value_floats = [1.0, 2.0, 3.0, 4.0]>() t = RMSNormalization(x, s)", (3, 4), 12),
+    ("Swish", 24, "t = Swish<alpha = 1.5>(x)", (3, 4), 12),
+    ("Mish", 22, "t = Mish(x)", (3, 4), 12),
+]  # fmt: skip
+
+
+def model_of(opset: int, text: str, shape: tuple[int, ...], size: int, batch: str = "N") -> onnx.ModelProto:
+    sizes = ",".join(map(str, (batch, *shape)))
+    return net(
+        f"g (float[{sizes}] x) => (float[{batch},{size}] y) {{ {text} y = Flatten(t) }}",
+        opset,
+        11 if opset > 22 else 10,
+    )
+
+
+def by_torch(op: str, text: str, x: torch.Tensor) -> torch.Tensor:
+    if op == "Attention":
+        heads = x if x.dim() == 4 else x.reshape(len(x), 5, 4, 3).transpose(1, 2)
+        scores = heads @ heads.transpose(-1, -2) * (0.3 if "scale" in text else heads.shape[-1] ** -0.5)
+        if "softcap" in text:
+            scores = 2 * torch.tanh(scores / 2)
+            scores = scores.masked_fill(torch.ones(5, 5).triu(1).bool(), -torch.inf)
+        y = scores.softmax(-1) @ heads
+        return y if x.dim() == 4 else y.transpose(1, 2).reshape(x.shape)
+    if op == "RMSNormalization":
+        return x / (x.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt() * torch.arange(1.0, 5, dtype=x.dtype)
+    return x * torch.sigmoid(1.5 * x) if op == "Swish" else torch.nn.functional.mish(x)
+
+
+@pytest.mark.parametrize(("op", "opset", "text", "shape", "size"), FORMS, ids=lambda v: str(v)[:40])
+@pytest.mark.parametrize("batch", ["3", "N"])
+def test_a_defined_operator_differentiates_like_torch(
+    op: str, opset: int, text: str, shape: tuple[int, ...], size: int, batch: str
+) -> None:
+    model = model_of(opset, text, shape, size, batch)
+    data: NDArray[np.float32] = np.random.default_rng(0).standard_normal((3, *shape)).astype(np.float32)
+    results = explained(model, data)
+    x = torch.from_numpy(data).double().requires_grad_()
+    scores = by_torch(op, text, x).flatten(1)
+    assert_near(results["y"], scores.detach().numpy(), 1e-6)
+    best = torch.from_numpy(results["explained_class"])
+    (want,) = torch.autograd.grad(scores.gather(1, best[:, None]).sum(), x)
+    assert_near(results["attribution"], want.numpy(), 1e-5)
+
+
+@pytest.mark.parametrize("method", ["lrp-eps", "deeplift-rescale", "guided-backprop"])
+@pytest.mark.parametrize(("op", "opset", "text", "shape", "size"), FORMS, ids=lambda v: str(v)[:40])
+def test_a_defined_operator_has_every_method(
+    op: str, opset: int, text: str, shape: tuple[int, ...], size: int, method: str
+) -> None:
+    data = np.random.default_rng(1).standard_normal((2, *shape)).astype(np.float32)
+    results = explained(model_of(opset, text, shape, size), data, method)
+    assert np.isfinite(results["attribution"]).all()
+    if method == "deeplift-rescale":
+        assert np.abs(results["residual"]).max() <= 1e-4 * np.abs(results["explained_score"]).max()
+
+
+def test_none_of_them_is_left_in_the_compiled_graph() -> None:
+    compiled = compile_model(model_of(24, "s = Swish(x) t = Attention(s, s, s)", (2, 5, 6), 60))
+    assert not {"Swish", "Attention"} & {op for _, op in operators(compiled.graph)}
+    assert [entry.version for entry in compiled.opset_import] == [21]
+
+
+def test_what_cannot_be_converted_is_refused_by_name() -> None:
+    model = net("g (float[N,4] x) => (float[N,4] y) { a = Constant<value_int = 1>() y = CumProd(x, a) }", 26, 13)
+    with pytest.raises(UnsupportedModel, match="CumProd"):
+        compile_model(model)
+
+
+SQUEEZE = """
+    g (float[N,4,1] x) => (float[N,4] y) {
+        shape = Shape(x)
+        two = Constant<value_int = 2>()
+        size = Gather(shape, two)
+        one = Constant<value_int = 1>()
+        single = Equal(size, one)
+        z = If(single) <then_branch = yes () => (float[M,4] t) { axes = Constant<value_ints = [2]>() r = Relu(x) t = Squeeze(r, axes) },
+                        else_branch = no () => (float[M,K,L] e) { e = Identity(x) }>
+        y = Mul(z, z)
+    }"""
+
+
+def test_an_if_on_a_known_size_becomes_the_branch_taken() -> None:
+    data = np.random.default_rng(2).standard_normal((3, 4, 1)).astype(np.float32)
+    results = explained(net(SQUEEZE), data)
+    assert_near(results["y"], run(net(SQUEEZE), data)["y"], 1e-6)
+    best = results["explained_class"]
+    want = np.zeros_like(data)
+    rows = np.arange(3)
+    want[rows, best, 0] = 2 * np.maximum(data[rows, best, 0], 0)
+    assert_near(results["attribution"], want, 1e-6)
+    assert "If" not in {op for _, op in operators(compile_model(net(SQUEEZE)).graph)}
+
+
+def test_an_if_within_the_branch_taken_is_decided_too() -> None:
+    inner = "If(flag) <then_branch = a () => (float[N,4] p) { p = Neg(x) }, else_branch = b () => (float[N,4] q) { q = Abs(x) }>"
+    text = f"""
+        g (float[N,4] x) => (float[N,4] y) <bool flag = {{0}}> {{
+            z = If(flag) <then_branch = no () => (float[N,4] t) {{ t = Identity(x) }},
+                          else_branch = yes () => (float[N,4] e) {{ e = {inner} }}>
+            y = Mul(z, z)
+        }}"""
+    data = np.random.default_rng(3).standard_normal((2, 4)).astype(np.float32)
+    results = explained(net(text), data)
+    rows, best = np.arange(2), results["explained_class"]
+    want = np.zeros_like(data)
+    want[rows, best] = 2 * data[rows, best]
+    assert_near(results["attribution"], want, 1e-6)
+
+
+NESTED = """
+    <ir_version: 8, opset_import: ["": 17, "own": 1]>
+    g (float[N,4] x) => (float[N,4] y) { h = own.Outer(x) y = own.Outer(h) }
+    <domain: "own", opset_import: ["": 17, "own": 1]> Outer (a) => (b) { t = own.Inner(a) b = Add(t, a) }
+    <domain: "own", opset_import: ["": 17]> Inner (a) => (b) { b = Tanh(a) }
+"""
+
+
+def test_local_functions_within_functions_are_inlined() -> None:
+    model = onnx.parser.parse_model(NESTED)
+    data = np.random.default_rng(4).standard_normal((2, 4)).astype(np.float32)
+    results = explained(model, data)
+    x = torch.from_numpy(data).double().requires_grad_()
+    hidden = x.tanh() + x
+    scores = hidden.tanh() + hidden
+    best = torch.from_numpy(results["explained_class"])
+    (want,) = torch.autograd.grad(scores.gather(1, best[:, None]).sum(), x)
+    assert_near(results["attribution"], want.numpy(), 1e-6)
+
+
+def test_weights_that_are_also_inputs_and_constants_in_subgraphs() -> None:
+    """As in files of IR version 3: every weight is listed as an input, and is none to the compiled graph's user."""
+    text = """g (float[1,4] x, float[4,3] w) => (float[1,3] y) <float[4,3] w = {1,2,3,4,5,6,7,8,9,10,11,12}> {
+        h = MatMul(x, w) y = Softmax(h) }"""
+    compiled = compile_model(net(text, 11, 3))
+    results = run(compiled, {"x": np.ones((1, 4), np.float32)})
+    np.testing.assert_array_equal(results["attribution"], [[3, 6, 9, 12]])
+
+
+@pytest.mark.parametrize("opset", range(7, 27))
+def test_every_opset_from_7_to_26_comes_out_as_20_or_21(opset: int) -> None:
+    text = """g (float[N,2,6,6] x) => (float[N,2] y) <float[2,2,3,3] w = {%s}> {
+        c = Conv<pads = [1,1,1,1]>(x, w) r = Relu(c) p = GlobalAveragePool(r) y = Flatten(p) }""" % ",".join(
+        str(v) for v in np.random.default_rng(5).standard_normal(36).round(3)
+    )  # fmt: skip
+    model = net(text, opset, 3 if opset < 9 else 13 if opset > 24 else 11 if opset > 21 else 8)
+    compiled = compile_model(model)
+    assert {e.version for e in compiled.opset_import} <= {20, 21}
+    data = np.random.default_rng(6).standard_normal((2, 2, 6, 6)).astype(np.float32)
+    want = explained(net(text, 20), data)
+    assert_near(run(compiled, data)["attribution"], want["attribution"], 1e-6)
+
+
+@pytest.mark.parametrize("opset", [7, 9])
+def test_upsample_becomes_resize(opset: int) -> None:
+    scales = "<scales = [1.0, 1.0, 2.0, 2.0]>(x)" if opset == 7 else "(x, s)"
+    constant = "" if opset == 7 else "<float[4] s = {1, 1, 2, 2}>"
+    text = f"g (float[N,2,3,3] x) => (float[N,2] y) {constant} {{ u = Upsample{scales} r = Mul(u, u) p = GlobalAveragePool(r) y = Flatten(p) }}"
+    data = np.random.default_rng(7).standard_normal((2, 2, 3, 3)).astype(np.float32)
+    results = explained(net(text, opset, 8), data)
+    rows, best = np.arange(2), results["explained_class"]
+    want = np.zeros_like(data)
+    want[rows, best] = 2 * data[rows, best] * 4 / 36
+    assert_near(results["attribution"], want, 1e-6)

@@ -1,0 +1,269 @@
+"""DeepLIFT's rules on small graphs: sums with several signals, and numbers worked out by plain loops."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from onnxplain.compiler import compile_model
+from onnxplain.errors import UnsupportedOp
+from tests.running import Results, net, run
+
+Array = NDArray[Any]
+
+SIGNALS = [
+    "y = Mul(a, b)",
+    "y = Mul(a, a)",
+    "e = Exp(b) p = Add(e, half) y = Div(a, p)",
+    "e = Exp(b) y = Div(e, a)",
+    "s = Sigmoid(b) y = Mul(a, s)",
+    "y = Max(a, b)",
+    "y = Min(a, b, a)",
+    "y = Max(a, zero)",
+    "p = Greater(a, zero) y = Where(p, a, b)",
+    "p = Greater(a, zero) m = Cast<to=1>(p) y = Mul(a, m)",
+    "s = Pow(a, two) t = Mul(b, b) u = Add(s, t) y = Sqrt(u)",
+    "s = Mul(a, a) y = Pow(s, half)",
+    "s = Mul(a, a) e = Exp(s) r = Reciprocal(e) y = Mul(r, b)",
+    "y = Softmax<axis=1>(x)",
+    "y = LogSoftmax<axis=1>(x)",
+    "s = Softmax<axis=1>(a) y = Mul(s, b)",
+    "y = LpNormalization<axis=1, p=2>(x)",
+    "y = LpNormalization<axis=1, p=1>(x)",
+    "n = ReduceL2(a, first) y = Mul(n, b)",
+    "n = ReduceLogSumExp(a, first) y = Sub(b, n)",
+    "n = ReduceMax(a, first) k = ReduceMin(b, first) d = Sub(n, k) y = Mul(d, x)",
+    """c = ReduceMean(x, first) u = Sub(x, c) s = Mul(u, u) v = ReduceMean(s, first)
+       w = Add(v, small) d = Sqrt(w) y = Div(u, d)""",
+    'y = Einsum<equation="ni,ni->ni">(a, b)',
+    'y = Einsum<equation="ni,nj->nij">(a, b)',
+    "p = Unsqueeze(a, second) q = Unsqueeze(b, first) y = MatMul(p, q)",
+    "p = Unsqueeze(a, second) q = Unsqueeze(b, first) m = MatMul(p, q) s = Softmax<axis=-1>(m) y = MatMul(s, p)",
+]
+"""Graphs from x (N, 6), split into a and b (N, 3), to y."""
+
+
+def classifier(text: str) -> ModelProto:
+    """The graph behind a split, with two scores that see all of y, and not in proportion."""
+    return net(
+        f"""tiny (float[N, 6] x) => (float[N, 2] scores)
+        <float zero = {{0}}, float half = {{0.5}}, float two = {{2}}, float small = {{0.00001}},
+         int64[1] first = {{1}}, int64[1] second = {{2}}, int64[3] flat = {{0, 1, -1}}>
+        {{ a, b = Split<axis=1, num_outputs=2>(x)
+           {text}
+           rows = Reshape(y, flat)
+           mean = ReduceMean<keepdims=0>(rows, second)
+           bent = Tanh(rows)
+           sum = ReduceSum<keepdims=0>(bent, second)
+           scores = Concat<axis=1>(mean, sum) }}"""
+    )
+
+
+def explain(model: ModelProto, x: Array, baseline: Array, method: str = "deeplift-rescale", **how: Any) -> Results:
+    compiled = compile_model(model, method, baseline="input", **how)
+    return run(compiled, {"x": x.astype(np.float32), "baseline": baseline.astype(np.float32)})
+
+
+def gain(results: Results) -> Array:
+    """The score's difference from the baseline's."""
+    attribution = results["attribution"]
+    return attribution.reshape(len(attribution), -1).sum(1, dtype=np.float64) + results["residual"]
+
+
+@pytest.mark.parametrize("text", SIGNALS)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_two_signals_keep_the_sum(text: str, rows: int) -> None:
+    rng = np.random.default_rng(3)
+    x, baseline = rng.standard_normal((3, 6)), rng.standard_normal((rows, 6))
+    results = explain(classifier(text), x, baseline)
+    assert np.isfinite(results["attribution"]).all()
+    assert (np.abs(results["residual"]) <= 1e-5 * np.maximum(np.abs(gain(results)), 0.1)).all()
+
+
+@pytest.mark.parametrize("text", SIGNALS)
+def test_a_sample_does_not_depend_on_the_others(text: str) -> None:
+    rng = np.random.default_rng(4)
+    x, baseline = rng.standard_normal((4, 6)), rng.standard_normal((1, 6))
+    model = classifier(text)
+    together = explain(model, x, baseline)
+    for i in range(len(x)):
+        alone = explain(model, x[i : i + 1], baseline)
+        np.testing.assert_allclose(together["attribution"][i], alone["attribution"][0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("text", [t for t in SIGNALS if "Pow(s, half)" not in t])
+def test_at_the_baseline_all_is_zero_and_near_it_the_multiplier_is_the_gradient(text: str) -> None:
+    model = classifier(text)
+    x = np.random.default_rng(5).standard_normal((2, 6))
+    at = explain(model, x, x)
+    assert not at["attribution"].any()
+    assert not at["residual"].any()
+    assert not at["heatmap"].any()
+    step = 1e-3
+    near = explain(model, x, x - step, target=1)["attribution"] / step
+    gradient = run(compile_model(model, "gradient", target=1), x.astype(np.float32))["attribution"]
+    np.testing.assert_allclose(near, gradient, rtol=0.05, atol=0.02 * np.abs(gradient).max())
+
+
+def test_products_share_symmetrically() -> None:
+    """D(ab) = Da (b + b0)/2 + Db (a + a0)/2, worked out by hand."""
+    model = net("g (float[N, 2] x) => (float[N, 1] y) { a, b = Split<axis=1, num_outputs=2>(x) y = Mul(a, b) }")
+    results = explain(model, np.array([[3.0, 5.0]]), np.array([[1.0, 2.0]]))
+    np.testing.assert_allclose(results["attribution"], [[2 * 3.5, 3 * 2.0]])
+
+
+def test_quotients_share_as_the_product_that_they_undo() -> None:
+    """y b = a gives Dy = (Da - Db (y + y0)/2) / ((b + b0)/2)."""
+    model = net("g (float[N, 2] x) => (float[N, 1] y) { a, b = Split<axis=1, num_outputs=2>(x) y = Div(a, b) }")
+    results = explain(model, np.array([[6.0, 3.0]]), np.array([[1.0, 1.0]]))
+    np.testing.assert_allclose(results["attribution"], [[5 / 2.0, -2 * 1.5 / 2.0]])
+
+
+def test_softmax_is_its_derivative_with_the_logarithmic_mean() -> None:
+    model = net("g (float[N, 4] x) => (float[N, 4] y) { s = Softmax(x) y = Identity(s) }")
+    rng = np.random.default_rng(6)
+    x, x0 = rng.standard_normal((2, 4)), rng.standard_normal((1, 4))
+    wrapped = net(
+        "g (float[N, 4] x) => (float[N, 4] y) { s = Softmax(x) one = Constant<value_float=2.0>() y = Mul(s, one) }"
+    )
+    y, y0 = (np.exp(v) / np.exp(v).sum(1, keepdims=True) for v in (x, x0))
+    mean = (y - y0) / (np.log(y) - np.log(y0))
+    got = explain(wrapped, x, x0, target=2)
+    want = -mean * mean[:, 2:3] / mean.sum(1, keepdims=True)
+    want[:, 2] += mean[:, 2]
+    np.testing.assert_allclose(got["attribution"], 2 * want * (x - x0), rtol=1e-4)
+    del model
+
+
+@pytest.mark.parametrize("scale", [1.0, 60.0, 1000.0])
+def test_softmax_of_far_apart_logits_stays_exact(scale: float) -> None:
+    """Differences that underflow an exponential, in either direction."""
+    rng = np.random.default_rng(7)
+    x, x0 = scale * rng.standard_normal((3, 6)), scale * rng.standard_normal((1, 6))
+    results = explain(classifier("y = Softmax<axis=1>(x)"), x, x0)
+    assert np.isfinite(results["attribution"]).all()
+    assert np.abs(results["residual"]).max() <= 1e-5
+
+
+def test_masked_logits_are_no_numbers_that_spread() -> None:
+    """Attention masks are minus infinity."""
+    text = """masked (float[N, 3] x) => (float[N, 3] y) <float[3] mask = {0, -inf, 0}>
+              { m = Add(x, mask) s = Softmax(m) two = Constant<value_float=2.0>() y = Mul(s, two) }"""
+    results = explain(net(text.replace("-inf", "-1e38")), np.array([[1.0, 2.0, 3.0]]), np.zeros((1, 3)))
+    assert np.isfinite(results["attribution"]).all()
+    assert abs(results["residual"][0]) <= 1e-6
+
+
+def pooled(x: Array, kernel: int, stride: int, pad: int) -> dict[tuple[int, ...], list[tuple[int, ...]]]:
+    """For each output of a max-pool the positions in its window, of x (C, H, W)."""
+    channels, height, width = x.shape
+    rows, columns = ((size + 2 * pad - kernel) // stride + 1 for size in (height, width))
+    windows = {}
+    for c, i, j in itertools.product(range(channels), range(rows), range(columns)):
+        inside = [(c, i * stride - pad + a, j * stride - pad + b) for a in range(kernel) for b in range(kernel)]
+        windows[c, i, j] = [p for p in inside if 0 <= p[1] < height and 0 <= p[2] < width]
+    return windows
+
+
+@pytest.mark.parametrize(("kernel", "stride", "pad"), [(2, 2, 0), (3, 2, 1), (3, 1, 1), (3, 1, 0)])
+@pytest.mark.parametrize("ties", [False, True])
+def test_max_pool_by_plain_loops(kernel: int, stride: int, pad: int, ties: bool) -> None:
+    """The maximum at the sample takes all where the maximum rises, that at the baseline where it falls."""
+    rng = np.random.default_rng(8)
+    x, x0 = rng.standard_normal((2, 2, 6, 6)), rng.standard_normal((1, 2, 6, 6))
+    if ties:
+        x, x0 = np.sign(x), np.sign(x0)
+    windows = pooled(x[0], kernel, stride, pad)
+    weights = rng.standard_normal(len(windows))
+    shape = [len(windows), 1]
+    model = net(
+        f"""pool (float[N, 2, 6, 6] x) => (float[N, 1] y)
+        <float[{shape[0]}, 1] w = {{{", ".join(f"{v:.8f}" for v in weights)}}}>
+        {{ p = MaxPool<kernel_shape=[{kernel},{kernel}], strides=[{stride},{stride}], pads=[{pad},{pad},{pad},{pad}]>(x)
+           f = Flatten(p) y = MatMul(f, w) }}"""
+    )
+    results = explain(model, x, x0)
+    np.testing.assert_allclose(results["residual"], 0, atol=1e-5)
+    want = np.zeros(x.shape)
+    for n in range(len(x)):
+        for weight, window in zip(weights, windows.values(), strict=True):
+            now, before = (max(each[p] for p in window) for each in (x[n], x0[0]))
+            taker = x[n] if now >= before else x0[0]
+            winner = next(p for p in window if taker[p] == taker[max(window, key=lambda q: taker[q])])
+            want[n][winner] += weight * (now - before)
+    if not ties:
+        np.testing.assert_allclose(results["attribution"], want, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(results["attribution"].sum((1, 2, 3)), want.sum((1, 2, 3)), rtol=1e-4, atol=1e-5)
+
+
+def one_function(op: str) -> ModelProto:
+    return net(
+        f"g (float[N, 3] x) => (float[N, 3] y) {{ s = {op}(x) two = Constant<value_float=2.0>() y = Mul(s, two) }}"
+    )
+
+
+def sigmoid(v: Array) -> Array:
+    return np.asarray(1 / (1 + np.exp(-v)))
+
+
+def test_rescale_by_hand_and_derivatives_within_the_threshold() -> None:
+    x = np.array([[0.5, 0.5, 2.0]], np.float32)
+    x0 = np.array([[-1.5, 0.5 - 2**-3, 2.0]], np.float32)
+    quotient = sigmoid(x) - sigmoid(x0)
+    mean = (sigmoid(x) * (1 - sigmoid(x)) + sigmoid(x0) * (1 - sigmoid(x0))) / 2 * (x - x0)
+    for target, threshold, want in ((0, 1e-4, quotient), (1, 1e-4, quotient), (1, 0.2, mean), (2, 1e-4, 0 * x)):
+        got = explain(one_function("Sigmoid"), x, x0, target=target, threshold=threshold)["attribution"][0]
+        np.testing.assert_allclose(got[target], 2 * want[0, target], rtol=1e-5)
+        assert not np.delete(got, target).any()
+    assert abs(mean[0, 1] - quotient[0, 1]) > 1e-5
+
+
+@pytest.mark.parametrize("op", ["Sigmoid", "Tanh", "Gelu", "Softplus", "Exp"])
+def test_a_change_lost_in_rounding_leaves_no_noise_in_the_multiplier(op: str) -> None:
+    """What is added and taken away again leaves an input of the function that moved by a rounding error or two."""
+    model = net(
+        f"""g (float[N, 2] x) => (float[N, 1] y) <float[2, 1] w = {{1000, -1000}}, float one = {{1.0}}>
+        {{ d = MatMul(x, w) z = Add(d, one) y = {op}(z) }}"""
+    )
+    x = np.array([[0.3, 0.3]], np.float32)
+    x0 = x - np.array([[0.1, 0.1]], np.float32)
+    got = explain(model, x, x0)
+    slope = run(compile_model(model, "gradient"), x)["attribution"][0, 0] / 1000
+    np.testing.assert_allclose(got["attribution"][0] / ((x - x0)[0] * [1000, -1000]), slope, rtol=1e-3)
+
+
+@pytest.mark.parametrize("near", [0.0, 1e-9, 1e-6, 1e-3, 1.0])
+def test_relu_needs_no_threshold(near: float) -> None:
+    """Wherever both signs are, and however close: between no slope and a slope of one, and exact."""
+    x = np.array([[near, near, -near]], np.float32)
+    x0 = np.array([[-near, near / 2, -near / 2]], np.float32)
+    for target, want in enumerate((near, near / 2, 0.0)):
+        results = explain(one_function("Relu"), x, x0, target=target)
+        np.testing.assert_allclose(results["attribution"][0, target], 2 * np.float32(want), rtol=1e-6)
+        assert abs(results["residual"][0]) <= 1e-6 * near
+
+
+def test_a_leaky_relu_written_with_where_is_one() -> None:
+    rng = np.random.default_rng(9)
+    x, x0 = rng.standard_normal((4, 3)), rng.standard_normal((4, 3))
+    written = net(
+        """g (float[N, 3] x) => (float[N, 3] y)
+        { zero = Constant<value_float=0.0>() slope = Constant<value_float=0.25>() two = Constant<value_float=2.0>()
+          p = Greater(x, zero) l = Mul(x, slope) s = Where(p, x, l) y = Mul(s, two) }"""
+    )
+    one, other = explain(written, x, x0), explain(one_function("LeakyRelu<alpha=0.25>"), x, x0)
+    np.testing.assert_allclose(one["attribution"], other["attribution"], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("op", ["TopK", "Foo"])
+def test_what_has_no_rule_is_refused_by_name(op: str) -> None:
+    k = "one = Constant<value_ints=[3]>() s, i = TopK(x, one)"
+    text = k if op == "TopK" else "l = Constant<value_ints=[1]>() s = ReduceProd(x, l)"
+    model = net(f"g (float[N, 3] x) => (float[N, 3] y) {{ {text} y = Add(s, x) }}")
+    with pytest.raises(UnsupportedOp, match="TopK" if op == "TopK" else "ReduceProd"):
+        compile_model(model, "deeplift-rescale")
