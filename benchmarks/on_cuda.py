@@ -382,7 +382,7 @@ def why_no_cuda() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run. Returns: the exit status, 1 if a graph could be compiled and not be run."""
+    """Run. Returns: the exit status, 1 without ONNX Runtime or if a graph was compiled and could not be run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="*", metavar="PATTERN[,PATTERN]")
     parser.add_argument("--methods", default="*", metavar="PATTERN[,PATTERN]")
@@ -395,7 +395,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with contextlib.suppress(ImportError):
         import torch  # noqa: F401  # brings the CUDA libraries, and must come before ONNX Runtime
     provider = "cpu" if asked.rehearse else "cuda"
-    lacking = "" if asked.rehearse else why_no_cuda()
+    try:
+        lacking = "" if asked.rehearse else why_no_cuda()
+    except onnxplain.OnnxplainError as error:
+        print(error)
+        return 1
     if lacking:
         print(f"nothing was measured: {lacking}")
         return 0

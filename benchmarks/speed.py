@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -174,9 +175,28 @@ def main() -> None:
             net, model = export(name, Path(folder))
             rows += [measured(name, column, net, model, method, args) for method in args.methods.split(",")]
     args.out.parent.mkdir(exist_ok=True, parents=True)
-    machine = {"processor": _processor(), "threads": 2, "python": platform.python_version(), "batch": args.batch}
+    machine = {"processor": _processor(), "threads": 2, "onnxruntime": version("onnxruntime"), "batch": args.batch}
     args.out.write_text(json.dumps({"machine": machine, "rows": [asdict(r) for r in rows]}, indent=1) + "\n")
     print(table(rows))
+    write_page()
+
+
+def write_page() -> None:
+    """Put the tables of all results that there are between the markers of docs/performance.md."""
+    page = ROOT / "docs/performance.md"
+    text = page.read_text(encoding="utf-8")
+    for file in sorted((ROOT / "benchmarks/results").glob("cpu*.json")):
+        begin, end = f"<!-- {file.stem} -->", f"<!-- end of {file.stem} -->"
+        if begin not in text:
+            continue
+        found = json.loads(file.read_text(encoding="utf-8"))
+        machine = found["machine"]
+        where = f"{machine['processor']}, {machine['threads']} threads, batch {machine['batch']}"
+        said = f"{where}, ONNX Runtime {machine['onnxruntime']}."
+        before, rest = text.split(begin)
+        tables = table([Row(**row) for row in found["rows"]])
+        text = f"{before}{begin}\n{said}\n\n{tables}\n{end}{rest.split(end)[1]}"
+    page.write_text(text, encoding="utf-8")
 
 
 def _processor() -> str:
