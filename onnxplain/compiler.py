@@ -15,6 +15,7 @@ from onnxplain.ir.load import load
 from onnxplain.ir.model import Model
 from onnxplain.ir.save import to_proto, write
 from onnxplain.ir.value import Value
+from onnxplain.ir.wellformed import blaming_the_file
 from onnxplain.methods import named
 from onnxplain.methods.method import Explanation, Method
 from onnxplain.methods.study import Study
@@ -61,17 +62,19 @@ def explained(model: ModelLike, request: Request) -> Model:
         raise UsageError(
             f"there is no runtime {request.runtime!r}. {nearest(request.runtime, LOWERING, kind='runtimes')}"
         )
-    subject, log = canonicalise(load(model))
-    wanted = {each.name: each for method, settings in chosen.items() for each in method.passes(settings)}
-    run_passes(subject, wanted.values(), log)
-    opened = open_model(subject, request)
-    selected = select(opened, request.target)
-    ledger = Ledger(opened.g) if request.diagnostics else None
-    outputs = explain(opened, chosen, selected, ledger)
-    finish(opened, request, chosen, attach(opened.g, opened.names, outputs), ledger)
-    last = [each for method, settings in chosen.items() for each in method.afterwards(settings)]
-    run_passes(subject, [DropDeadCode(), *dict.fromkeys(last), *LOWERING[request.runtime]], log)
-    return subject
+    source = load(model)
+    with blaming_the_file(source.given, source.name):
+        subject, log = canonicalise(source)
+        wanted = {each.name: each for method, settings in chosen.items() for each in method.passes(settings)}
+        run_passes(subject, wanted.values(), log)
+        opened = open_model(subject, request)
+        selected = select(opened, request.target)
+        ledger = Ledger(opened.g) if request.diagnostics else None
+        outputs = explain(opened, chosen, selected, ledger)
+        finish(opened, request, chosen, attach(opened.g, opened.names, outputs), ledger)
+        last = [each for method, settings in chosen.items() for each in method.afterwards(settings)]
+        run_passes(subject, [DropDeadCode(), *dict.fromkeys(last), *LOWERING[request.runtime]], log)
+        return subject
 
 
 def chosen_methods(names: str, parameters: Mapping[str, Any]) -> dict[Method, dict[str, Any]]:
@@ -166,12 +169,16 @@ def finish(
     ledger: Ledger | None = None,
 ) -> None:
     """Write down in the model what it is."""
-    parameters = {
+    parameters: dict[str, Any] = {
         "target": str(request.target),
         "layout": opened.layout.name,
         "output": opened.output,
         "classes": opened.logits.shape[1],
     }
+    if opened.place is not None:
+        at = opened.place.at
+        parameters["at"] = list(at) if isinstance(at, tuple) else at
+        parameters["class_axis"] = opened.place.axis if opened.told else None
     metadata = Metadata(
         version=__version__,
         method=",".join(method.name for method in chosen),

@@ -16,8 +16,10 @@ from onnxplain.ir.layout import Layout, layout_of
 from onnxplain.ir.model import Model
 from onnxplain.ir.value import Dim, Value
 from onnxplain.passes.canonical.inputs import select_input
-from onnxplain.passes.canonical.scores import scores_of, select_output
+from onnxplain.passes.canonical.scores import Scores, scores_of, select_output
 from onnxplain.passes.explain import target as targets
+from onnxplain.passes.explain.grid import grids
+from onnxplain.passes.explain.place import MEAN, Place, place_of
 from onnxplain.passes.explain.target import Target
 from onnxplain.passes.explain.trace import Trace, trace
 
@@ -29,7 +31,9 @@ class Request:
     method:     one name, or several separated by commas.
     target:     "top1", "topk:K", "input", or a class index.
     input:      the input to explain, where the model has several.
-    output:     the output that holds the classes, where the model has several.
+    output:     the output that holds the classes, where the model has several; `output_index` is its number instead.
+    at:         where the scores are (N, tokens, classes) or the like: which token or pixel ("12,40"), or "mean".
+    class_axis: along which axis of the scores the classes lie; found from the graph by default.
     layout:     "auto", "channels-first" or "channels-last".
     preprocess: how a picture becomes the input; kept in the metadata.
     parameters: of the method.
@@ -41,6 +45,9 @@ class Request:
     target: str | int = "top1"
     input: str | None = None
     output: str | None = None
+    output_index: int | None = None
+    at: str | None = None
+    class_axis: int | None = None
     layout: str = "auto"
     preprocess: Mapping[str, Any] | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -62,6 +69,10 @@ class Opened:
     output: str
     preprocess: Mapping[str, Any] | None
     loops: bool
+    place: Place | None = None
+    """Where in the scores to look, if a place was asked for."""
+    told: bool = True
+    """Whether the output itself has the scores' axes, so that a run's output tells the best class."""
 
     @property
     def x(self) -> Value:
@@ -85,23 +96,43 @@ def open_model(subject: Model, request: Request) -> Opened:
         )
     g = Builder(subject)
     x = g.wrap(select_input(subject, request.input))
-    output = select_output(subject, request.output)
-    scores = g.wrap(scores_of(output))
+    layout = layout_of(x.tensor, request.layout)
+    output = select_output(subject, request.output, request.output_index)
+    found = scores_of(output)
+    scores = g.wrap(found.tensor)
     forward = trace(g, list(subject.graph.nodes), x, scores)
-    logits = g.squeeze(scores, list(range(2, scores.rank)))
+    place, logits = _place(g, forward, layout, found, request)
+    if scores.rank < 2 or place.axis != 1 or place.at is not None:
+        # What is explained is then a part of the scores: the walk starts behind what selects it.
+        forward = trace(g, list(subject.graph.nodes), x, logits)
     names = Names.beside(subject.graph.tensors())
     return Opened(
         subject,
         g,
         forward,
-        logits,
-        layout_of(x.tensor, request.layout),
+        g.wide(logits),
+        layout,
         names,
         {"input": x.name},
         output.name,
         request.preprocess,
         loops=request.runtime != "cuda",
+        place=place if place.at is not None else None,
+        told=scores.name == output.name or (place.at != MEAN and scores.shape == tuple(output.shape or ())),
     )
+
+
+def _place(g: Builder, forward: Trace, layout: Layout, found: Scores, request: Request) -> tuple[Place, Value]:
+    """Where in the scores to look, and the scores (N, classes) there. One score for each sample is one class."""
+    scores = forward.score
+    if scores.rank == 1:
+        if request.at is not None:
+            raise UsageError(f"the scores {scores.name!r} are one for each sample: leave --at out.")
+        return Place(1, None), g.unsqueeze(scores, [1])
+    grid = grids(forward, layout).get(scores.name)
+    place = place_of(scores, request.at, request.class_axis, found.class_axis, grid)
+    with g.scope("score"):
+        return place, place.scores(g, scores)
 
 
 @dataclass(frozen=True)

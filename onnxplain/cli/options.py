@@ -40,6 +40,24 @@ Output = Annotated[
     str | None,
     typer.Option("--output", metavar="NAME", help="The output with the classes, of several.", rich_help_panel=_METHOD),
 ]
+OutputIndex = Annotated[
+    int | None,
+    typer.Option("--output-index", metavar="I", help="The same by its number, from 0.", rich_help_panel=_METHOD),
+]
+At = Annotated[
+    str | None,
+    typer.Option(
+        "--at", metavar="I[,J]|mean",
+        help="For scores of every token or pixel: which of them to explain, or their mean.", rich_help_panel=_METHOD,
+    ),
+]  # fmt: skip
+ClassAxis = Annotated[
+    int | None,
+    typer.Option(
+        "--class-axis", metavar="AXIS", help="Where such scores hold the classes; found from the graph by default.",
+        rich_help_panel=_METHOD,
+    ),
+]  # fmt: skip
 Layout = Annotated[
     str | None,
     typer.Option(
@@ -138,6 +156,9 @@ def request(
     target: str | None = None,
     input: str | None = None,
     output: str | None = None,
+    output_index: int | None = None,
+    at: str | None = None,
+    class_axis: int | None = None,
     layout: str | None = None,
     given: list[str] | None = None,
     sugar: Mapping[str, str | None] | None = None,
@@ -151,6 +172,9 @@ def request(
         target=target or "top1",
         input=input,
         output=output,
+        output_index=output_index,
+        at=at,
+        class_axis=class_axis,
         layout=layout or "auto",
         preprocess=None if preprocess is None else preprocess.to_dict(),
         parameters=parameters(given or [], sugar or {}),

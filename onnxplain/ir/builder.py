@@ -40,6 +40,8 @@ class Builder(Emitter):
             return self.op(op_type, a, self.constant(b, a.dtype))
         if not isinstance(a, Value) or not isinstance(b, Value):
             raise TypeError(f"{op_type} needs at least one Value")
+        if a.is_half != b.is_half:
+            a, b = self.wide(a), self.wide(b)
         if b.is_constant and set(b.shape) <= {1} and b.rank <= a.rank and self.values(b) == _NEUTRAL.get(op_type):
             return a
         return self.op(op_type, a, b)
@@ -50,6 +52,10 @@ class Builder(Emitter):
         if x.dtype == dtype:
             return x
         return self.op("Cast", x, to=np_dtype_to_tensor_dtype(dtype))
+
+    def wide(self, x: Value) -> Value:
+        """x in single precision where it is in half."""
+        return self.cast(x, np.float32) if x.is_half else x
 
     def where(self, condition: Value, a: Operand, b: Operand) -> Value:
         """a where the condition holds, else b."""

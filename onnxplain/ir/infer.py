@@ -21,6 +21,11 @@ DATA_UP_TO = 64
 LIKE_FIRST = frozenset({"GroupNormalization", "MeanVarianceNormalization"})
 """Operators whose output is like their first operand, and of which ONNX's inference says nothing or something wrong."""
 
+POOLS = frozenset({"MaxPool", "AveragePool", "LpPool"})
+"""Operators whose ceil_mode inference gets right from opset 22 on: no window starts in the padding behind."""
+
+RIGHT_FROM = 22
+
 Inferred = dict[str, tuple[Any, "list[Dim] | None"]]
 """{tensor name: (dtype, shape or None)}"""
 
@@ -33,6 +38,8 @@ def infer(node: gs.Node, opset: int, read: Callable[[gs.Constant], Array], proto
     if node.op in LIKE_FIRST and not node.domain:
         like = node.inputs[0]
         return {node.outputs[0].name: (like.dtype, None if like.shape is None else list(like.shape))}
+    if node.op in POOLS and not node.domain:
+        opset = max(opset, RIGHT_FROM)
     try:
         schema = onnx.defs.get_schema(node.op, opset, node.domain or "")
     except onnx.defs.SchemaError:

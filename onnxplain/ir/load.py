@@ -10,7 +10,9 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
 from onnxplain.errors import BadModel
-from onnxplain.ir.weights import WeightStore, external_tensors
+from onnxplain.ir.order import order
+from onnxplain.ir.weights import WeightStore, external_tensors, stored_tensors
+from onnxplain.ir.wellformed import refuse_garbled, refuse_malformed
 
 _CHUNK = 1 << 22
 
@@ -33,6 +35,8 @@ class Source:
     """Whether weights lie in data files beside the model."""
     outputs: tuple[onnx.ValueInfoProto, ...]
     """The outputs as the model declares them."""
+    given: onnx.ModelProto
+    """The model as it was given, but for large weights: who is to blame is looked up in it."""
 
 
 def load(model: str | Path | onnx.ModelProto) -> Source:
@@ -83,15 +87,19 @@ def _source(proto: onnx.ModelProto, *, folder: Path | None, sha256: str, name: s
             f"{name} is not an ONNX model: it has no graph with nodes, outputs and an opset.\n"
             "  Check that the file is an .onnx export and not weights or a checkpoint."
         )
+    order(proto.graph)
     _refuse_dangling(proto.graph, name)
+    refuse_garbled(proto, name)
+    for tensor in stored_tensors(proto):
+        refuse_malformed(tensor, name)
     weights = WeightStore(folder)
     external = list(external_tensors(proto))
     for tensor in external:
         weights.span(tensor)
     weights.detach(proto)
-    declared = onnx.GraphProto()
-    declared.output.extend(proto.graph.output)
-    return Source(proto, weights, sha256, name, bool(external), tuple(declared.output))
+    given = onnx.ModelProto()
+    given.CopyFrom(proto)
+    return Source(proto, weights, sha256, name, bool(external), tuple(given.graph.output), given)
 
 
 def _refuse_dangling(graph: onnx.GraphProto, name: str) -> None:
@@ -102,7 +110,7 @@ def _refuse_dangling(graph: onnx.GraphProto, name: str) -> None:
         for used in node.input:
             if used not in known:
                 raise BadModel(
-                    f"{name} is broken: node {node.name or node.output[0]!r} ({node.op_type}) uses a tensor {used!r}, "
+                    f"{name} is broken: node {node.name or ''.join(node.output[:1])!r} ({node.op_type}) uses a tensor {used!r}, "
                     "which no input, weight or earlier node provides.\n"
                     "  Check the model with onnx.checker, or export it again."
                 )

@@ -28,10 +28,12 @@ class Facts:
 
     nonnegative: no element of the signal operand is negative.
     rectified:   nothing arrives where the output is not positive.
+    analysed:    whether signs were looked at; if not, every term is computed as it is written.
     """
 
     nonnegative: bool = False
     rectified: bool = False
+    analysed: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+import ml_dtypes
 import numpy as np
 import onnx_graphsurgeon as gs
+from onnx.helper import tensor_dtype_to_np_dtype
 
 from onnxplain.errors import UnsupportedModel
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 Dim: TypeAlias = int | str | None
 """A size: known, symbolic (the model's own name for it), or unknown."""
+
+HALF = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
 
 Operand: TypeAlias = "Value | int | float"
 
@@ -35,8 +39,15 @@ class Value:
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
-        dtype: np.dtype[np.generic] = np.dtype(self.tensor.dtype)
+        kept = self.tensor.dtype
+        # graphsurgeon keeps types that NumPy lacks, such as bfloat16, as ONNX's number of them.
+        dtype: np.dtype[np.generic] = tensor_dtype_to_np_dtype(kept) if isinstance(kept, int) else np.dtype(kept)
         return dtype
+
+    @property
+    def is_half(self) -> bool:
+        """Whether it holds real numbers of sixteen bits."""
+        return self.tensor.dtype is not None and self.dtype in HALF
 
     @property
     def shape(self) -> tuple[Dim, ...]:

@@ -109,7 +109,7 @@ class WeightStore:
             length = int(entries.get("length", size - offset))
         except ValueError:
             raise BadModel(f"{where} has an offset or length in {location!r} that is not a number.") from None
-        needed = _bytes_of(tensor)
+        needed = bytes_of(tensor)
         if offset < 0 or length < needed or offset + needed > size:
             raise BadModel(
                 f"external data {location!r} is too short for {where}: {needed} bytes are needed at offset {offset}, "
@@ -126,6 +126,11 @@ def location_of(tensor: TensorProto) -> str:
 def is_stub(tensor: TensorProto) -> bool:
     """Whether the tensor's numbers are kept in a WeightStore."""
     return location_of(tensor).startswith(_STUB)
+
+
+def stored_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    """Initialisers and constants of `model`, those of branches and bodies too."""
+    return _weights(model.graph)
 
 
 def external_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
@@ -148,7 +153,8 @@ def _clear_data(tensor: TensorProto) -> None:
         tensor.ClearField(name)
 
 
-def _bytes_of(tensor: TensorProto) -> int:
+def bytes_of(tensor: TensorProto) -> int:
+    """How many bytes the numbers of a tensor take."""
     count = int(np.prod([int(d) for d in tensor.dims], dtype=np.int64))
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
     if tensor.data_type in (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1):

@@ -35,7 +35,7 @@ def grad_cam(study: Study, settings: Settings) -> Value:
             "every gradient there is zero.\n"
             "  Leave --layer out, or choose a layer before the last attention; `onnxplain plan` lists them."
         )
-    features = tap.maps(tap.value)
+    features = g.wide(tap.maps(tap.value))
     weights = g.mean(tap.maps(study.walk(to=tap.value)), features.spatial)
     return g.relu(g.sum(weights * features, [1], keepdims=False))
 
@@ -67,7 +67,7 @@ def fem(study: Study, settings: Settings) -> Value:
     above the threshold, and takes k = 2.
     """
     g, tap = study.g, study.tap(settings["layer"])
-    features = tap.maps(tap.value)
+    features = g.wide(tap.maps(tap.value))
     mean = g.mean(features, features.spatial)
     centred = features - mean
     deviation = g.sqrt(g.mean(centred * centred, features.spatial))

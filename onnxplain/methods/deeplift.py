@@ -10,7 +10,7 @@ from onnxplain.ir.model import Model
 from onnxplain.ir.value import Value
 from onnxplain.methods.heatmap import positive
 from onnxplain.methods.method import Method, Parameter, Settings, at_least
-from onnxplain.methods.paths import BASELINE, BLUR, CONSTRUCTION
+from onnxplain.methods.paths import BASELINE, BLUR, CONSTRUCTION, construction_of
 from onnxplain.methods.study import Study
 from onnxplain.passes.base import Pass
 from onnxplain.passes.explain.path import weighted_sums
@@ -38,7 +38,7 @@ def contributions(table: Table) -> Callable[[Study, Settings], Value]:
         def against(baseline: Value) -> Value:
             return (study.x - baseline) * study.walk(composite, reference=study.reference(baseline))
 
-        return _averaged(study, settings, against, study.x)
+        return _averaged(study, settings, against, study.g.wide(study.x))
 
     return attribute
 
@@ -60,7 +60,8 @@ def _averaged(study: Study, settings: Settings, of: Callable[[Value], Value], li
     def one(index: Value) -> list[Value]:
         return [g.unsqueeze(of(g.gather(table, index, axis=0)), [0])]
 
-    return weighted_sums(g, np.full(len(rows), 1 / len(rows)), 1, one, like, 1, settings["construction"])[0]
+    construction = construction_of(study, settings)
+    return weighted_sums(g, np.full(len(rows), 1 / len(rows)), 1, one, like, 1, construction)[0]
 
 
 def _folding(settings: Settings) -> tuple[Pass[Model], ...]:
@@ -83,7 +84,7 @@ def _method(name: str, summary: str, source: str, table: Table) -> Method:
             Parameter(
                 "threshold",
                 float,
-                1e-4,
+                5e-3,
                 "within this distance from the baseline, derivatives take over",
                 check=at_least(0),
             ),

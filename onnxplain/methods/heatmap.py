@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from onnxplain.errors import UnsupportedModel
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.value import Value
 from onnxplain.methods.study import Study
@@ -42,7 +43,11 @@ def upsampled(study: Study, coarse: Value, mode: str = "linear") -> Value:
     """
     g = study.g
     if coarse.rank - 1 != len(study.layout.spatial):
-        raise ValueError(f"a map of {coarse.rank - 1} dimensions cannot cover an input of {len(study.layout.spatial)}")
+        raise UnsupportedModel(
+            f"the layer looked at has {coarse.rank - 1} spatial dimensions and the input {study.x.name!r} of shape "
+            f"{study.x.shape} has {len(study.layout.spatial)}: where a place lies in the input cannot be told.\n"
+            "  Choose a method that reaches the input, such as gradient, or export the model with the input's own axes."
+        )
     # Runtimes interpolate planes and volumes; a signal is a plane of one row.
     planes = g.unsqueeze(coarse, [1, 2] if coarse.rank == 2 else [1])
     leading = [g.shape(planes, 0, 2), *([g.ints([1])] if coarse.rank == 2 else [])]

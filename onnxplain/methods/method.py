@@ -104,7 +104,7 @@ class Method:
         return Explanation(
             g.named(attribution, [x.shape[0], *attribution.shape[1:]]),
             g.named(heatmap, [x.shape[0], *(x.shape[axis] for axis in study.layout.spatial)]),
-            None if self.residual is None else self.residual(study, settings, attribution),
+            None if self.residual is None else g.named(self.residual(study, settings, attribution), x.shape[:1]),
         )
 
 

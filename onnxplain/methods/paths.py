@@ -54,7 +54,7 @@ def integrated_gradients(study: Study, settings: Settings) -> Value:
     """(x - x') times the mean gradient on the line from x' to x (eq. 7)."""
     g, x = study.g, study.x
     nodes, weights = quadrature(settings["quadrature"], settings["steps"])
-    baseline = study.baseline(settings)
+    x, baseline = g.wide(x), g.wide(study.baseline(settings))
     size = _chunk(study, settings, len(nodes))
     table = g.constant(np.concatenate([nodes, np.zeros(size)]), x.dtype)
 
@@ -62,7 +62,7 @@ def integrated_gradients(study: Study, settings: Settings) -> Value:
         alpha = g.unsqueeze(g.gather(table, index, axis=0), list(range(1, x.rank + 1)))
         return [study.along(baseline + alpha * (x - baseline), lambda each: each.walk())]
 
-    (mean,) = weighted_sums(g, weights, size, gradients, x, 1, _construction(study, settings))
+    (mean,) = weighted_sums(g, weights, size, gradients, x, 1, construction_of(study, settings))
     return (x - baseline) * mean
 
 
@@ -76,6 +76,7 @@ def _completeness(study: Study, settings: Settings, attribution: Value) -> Value
 def smoothgrad(study: Study, settings: Settings) -> Value:
     """The mean of a base method's maps over noisy copies (eq. 8), of their squares, or their variance."""
     g, x = study.g, study.x
+    x = g.wide(x)
     n, variant = settings["samples"], settings["variant"]
     base = _BASES[settings["base"]]
     size = _chunk(study, settings, n)
@@ -93,12 +94,12 @@ def smoothgrad(study: Study, settings: Settings) -> Value:
         return powers[variant]
 
     sums = weighted_sums(
-        g, np.full(n, 1 / n), size, maps, x, 2 if variant == "vargrad" else 1, _construction(study, settings)
+        g, np.full(n, 1 / n), size, maps, x, 2 if variant == "vargrad" else 1, construction_of(study, settings)
     )
     return sums[1] - sums[0] * sums[0] if variant == "vargrad" else sums[0]
 
 
-def _construction(study: Study, settings: Settings) -> str:
+def construction_of(study: Study, settings: Settings) -> str:
     """A loop keeps the file small and loads fast; where loops are not wanted, nodes are repeated."""
     asked = str(settings["construction"])
     return ("loop" if study.loops else "unroll") if asked == "auto" else asked

@@ -142,6 +142,7 @@ class Study:
         if not isinstance(times, int):
             raise ValueError("the number of points must be known")
         seed = self.target.seed if times == 1 else g.op("Tile", self.target.seed, g.ints([times, 1]))
+        stacked = g.cast(stacked, x)
         other = twin(g, self.trace, stacked, "path")
         study = replace(self, x=stacked, trace=other.trace(self.trace), target=replace(self.target, seed=seed))
         return g.reshape(attribute(study), g.concat([g.ints([times, -1]), rest], axis=0))

@@ -8,6 +8,7 @@ from onnxplain.ir.builder import Builder
 from onnxplain.ir.site import Site
 from onnxplain.ir.value import Value
 from onnxplain.rules.composite import FLOOR, Composite, Entry
+from onnxplain.rules.vjp.quantisation import folds_relu
 
 
 def guided(g: Builder, s: Site, dy: Value) -> tuple[Value | None, ...]:
@@ -21,11 +22,14 @@ def deconvnet(g: Builder, s: Site, dy: Value) -> tuple[Value | None, ...]:
 
 
 def rectifies(site: Site) -> bool:
-    """ReLU, and a Clip from zero (ReLU6, which exporters write so): what they let through is what is positive."""
+    """ReLU, and a Clip from zero (ReLU6, which exporters write so): what they let through is what is positive.
+
+    A quantiser into which a ReLU was folded is one too.
+    """
     if site.op == "Clip":
         low = site.optional(1)
         return low is not None and low.is_constant and not np.any(site.y.g.values(low))
-    return site.op == "Relu"
+    return site.op == "Relu" or folds_relu(site)
 
 
 GUIDED = Composite("guided-backprop", (Entry(rectifies, guided, "guided"),), FLOOR)

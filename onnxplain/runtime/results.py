@@ -18,6 +18,7 @@ from onnxplain.ir.save import replacing
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.feeds import Array
 from onnxplain.runtime.overlay import overlay
+from onnxplain.runtime.scores import class_scores
 
 LINES = "explanations.jsonl"
 """The file in the folder that holds one JSON object for each map."""
@@ -88,8 +89,9 @@ class Results:
             record["label"] = self.labels[index]
         record["score"] = _number(self._of(result, interface.SCORE)[rank])
         output = result.get(str(self.explain.metadata.parameters.get("output")))
-        if output is not None:
-            record["predicted"] = int(output[0].ravel().argmax())
+        scores = None if output is None else class_scores(output, self.explain.metadata.parameters)
+        if scores is not None:
+            record["predicted"] = int(scores[0].argmax())
         if len(classes) > 1:
             record["rank"] = rank + 1
         if interface.RESIDUAL + suffix in self.explain.metadata.outputs:

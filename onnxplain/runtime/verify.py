@@ -17,6 +17,7 @@ from onnxplain.ir.layout import Layout
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.feeds import Array, Port, ports, shown
 from onnxplain.runtime.preprocess import Preprocess
+from onnxplain.runtime.scores import class_scores
 from onnxplain.runtime.session import open_session, reason
 from onnxplain.runtime.slope import SLOPES, TOLERANCE, slope_error
 
@@ -118,15 +119,16 @@ def _numbers(explain: Explainer, original: Any, batch: Array) -> Iterator[Check]
         fed[interface.NOISE] = _noise(explain.inputs[noise], batch)
     expected = _run_original(explain, original, batch, others)
     main = expected.get(str(explain.metadata.parameters.get("output")), next(iter(expected.values())))
-    scores = main.reshape(len(batch), -1)
+    scores = class_scores(main, explain.metadata.parameters)
     if interface.TARGET in explain.metadata.inputs:
-        fed[interface.TARGET] = scores.argmax(1)
+        fed[interface.TARGET] = np.zeros(len(batch), np.int64) if scores is None else scores.argmax(1)
     fed |= others
     returned = explain(batch, **fed)
     for name, array in expected.items():
         yield _equal(name, returned[name], array)
     result = {role: returned[explain.key(role)] for role in explain.metadata.outputs}
-    yield _classes(explain, result[interface.CLASS], scores, fed.get(interface.TARGET))
+    if scores is not None:
+        yield _classes(explain, result[interface.CLASS], scores, fed.get(interface.TARGET))
     for role in explain.metadata.outputs:
         if role.startswith((interface.ATTRIBUTION, interface.HEATMAP, interface.SCORE)):
             yield _map(explain, role, result, batch)
@@ -136,7 +138,7 @@ def _numbers(explain: Explainer, original: Any, batch: Array) -> Iterator[Check]
         if method in SLOPES:
             yield _slope(explain, method, batch, fed)
     if interface.TARGET in explain.metadata.inputs:
-        yield _out_of_range(explain, batch, fed, main.shape[1])
+        yield _out_of_range(explain, batch, fed, explain.classes or main.size)
 
 
 def _run_original(explain: Explainer, original: Any, batch: Array, others: Mapping[str, Array]) -> dict[str, Array]:

@@ -13,11 +13,20 @@ from onnxplain.passes.canonical.functions import InlineFunctions
 from onnxplain.passes.canonical.names import NameNodes
 from onnxplain.passes.canonical.opset import ConvertOpset
 from onnxplain.passes.canonical.pads import ExplicitPads
+from onnxplain.passes.canonical.quantisation import SpellOutQuantised
 from onnxplain.passes.canonical.refine import RefineShapes
 from onnxplain.passes.canonical.shapes import InferShapes
 from onnxplain.passes.optimise.dead_code import DropDeadCode
 
-ON_PROTO = (NameNodes(), InlineFunctions(), Decompose(), ConvertOpset(), NameNodes(), InferShapes())
+ON_PROTO = (
+    NameNodes(),
+    InlineFunctions(),
+    SpellOutQuantised(),
+    Decompose(),
+    ConvertOpset(),
+    NameNodes(),
+    InferShapes(),
+)
 ON_GRAPH = (
     LiftConstants(),
     PlainCasts(),

@@ -47,12 +47,14 @@ def _taken(model: Model, node: gs.Node) -> list[gs.Node]:
     branch = node.attrs["then_branch" if condition else "else_branch"]
     _rename(branch, node.name)
     nodes = list(branch.nodes)
+    made = [t for inner in nodes for t in inner.outputs]
     for inner, outer in zip(list(branch.outputs), list(node.outputs), strict=True):
         given = gs.Node("Identity", f"{node.name}/{outer.name}", {}, [inner], [])
         outer.inputs.clear()
         given.outputs.append(outer)
-        if inner.shape is not None:
-            outer.shape, outer.dtype = inner.shape, inner.dtype
+        # The sizes that a branch declares are not to be trusted; they are inferred next.
+        for tensor in (inner, outer) if inner in made else (outer,):
+            tensor.shape = None
         nodes.append(given)
     node.inputs.clear()
     return nodes

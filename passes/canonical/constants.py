@@ -64,8 +64,8 @@ class FoldConstants(Pass[Model]):
             return _static_shape(node)
         if node.op == "Size" and not node.domain and _is_static(node.inputs[0]):
             return [np.asarray(np.prod(node.inputs[0].shape, dtype=np.int64))]
-        if not node.inputs or list(node.subgraphs()):
-            return None
+        if not node.inputs or list(node.subgraphs()) or node.op == "DequantizeLinear":
+            return None  # a weight that stays an integer lets the runtime compute with integers
         if not all(isinstance(t, gs.Constant) and np.prod(t.shape) <= FOLD_UP_TO for t in node.inputs):
             return None
         if any(np.prod(t.shape or [0]) > FOLD_UP_TO for t in node.outputs if _is_static(t)):

@@ -11,9 +11,7 @@ from onnxplain.ir.model import Model
 from onnxplain.passes.base import Pass, Report
 from onnxplain.passes.canonical.opset import opset_of
 
-DEFINED = frozenset(
-    {"Attention", "RMSNormalization", "RotaryEmbedding", "Swish", "CenterCropPad", "AffineGrid"}
-)
+DEFINED = frozenset({"Attention", "RMSNormalization", "RotaryEmbedding", "Swish", "CenterCropPad", "AffineGrid"})
 """What ONNX defines by operators that have rules, and has none itself. All but the last two came after opset 21."""
 
 
@@ -53,7 +51,7 @@ class PlainCasts(Pass[Model]):
             like = node.inputs[1].dtype
             to = like if isinstance(like, int) else onnx.helper.np_dtype_to_tensor_dtype(np.dtype(like))
             node.op, node.attrs = "Cast", {"to": to}
-            del node.inputs[1]
+            node.inputs.pop(1)
             changed += 1
         return Report(changed)
 

@@ -15,6 +15,7 @@ class InlineFunctions(Pass[Source]):
         count = len(source.proto.functions)
         if count:
             source.proto.CopyFrom(inliner.inline_local_functions(source.proto))
+            del source.proto.functions[:]  # what is left is called by no node
         return Report(count)
 
     def ensures(self, source: Source) -> None:

@@ -51,9 +51,9 @@ def _on_every_axis(model: Model, node: gs.Node) -> int:
     every = np.zeros((2, len(shape)), np.int64)
     every[:, at] = amounts
     node.inputs[1] = gs.Constant(f"{node.name}/every axis", every.ravel())
-    del node.inputs[3:]
+    node.inputs.pop(3)
     if node.inputs[-1].is_empty():
-        del node.inputs[2:]
+        node.inputs.pop(2)
     return 1
 
 

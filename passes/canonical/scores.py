@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import onnx
 import onnx_graphsurgeon as gs
 
@@ -9,18 +11,37 @@ from onnxplain.errors import UnsupportedModel, UnsupportedOp, UsageError, enumer
 from onnxplain.ir.model import Model
 
 _TO_PROBABILITY = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
-_RESHAPING = frozenset({"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout"})
+_RESHAPING = frozenset({"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout", "Transpose"})
 
 
-def select_output(model: Model, name: str | None) -> gs.Tensor:
-    """The output that holds the classes.
+@dataclass(frozen=True)
+class Scores:
+    """The tensor that holds the scores (N, ...).
 
-    Raises: UsageError if the model has several and none was named, or the name is not one of them.
+    class_axis: along which the softmax behind them went, None where there is none.
+    """
+
+    tensor: gs.Tensor
+    class_axis: int | None = None
+
+
+def select_output(model: Model, name: str | None, index: int | None = None) -> gs.Tensor:
+    """The output that holds the classes, by its name or its number from 0.
+
+    Raises: UsageError if the model has several and none was named, or there is no such output.
     """
     outputs = {t.name: t for t in model.graph.outputs}
+    listed = enumerated([f"{t.name} {_shape(t)}" for t in outputs.values()])
+    if index is not None:
+        if name is not None:
+            raise UsageError(f"--output {name} and --output-index {index} both name the output: give one of them.")
+        if not 0 <= index < len(outputs):
+            raise UsageError(
+                f"{model.name} has no output number {index}: it has {len(outputs)}, counted from 0: {listed}."
+            )
+        return model.graph.outputs[index]
     if name is None and len(outputs) == 1:
         return model.graph.outputs[0]
-    listed = enumerated([f"{t.name} {_shape(t)}" for t in outputs.values()])
     if name is None:
         raise UsageError(f"{model.name} has {len(outputs)} outputs: {listed}.\n  Say which to explain: --output NAME.")
     if name not in outputs:
@@ -28,26 +49,33 @@ def select_output(model: Model, name: str | None) -> gs.Tensor:
     return outputs[name]
 
 
-def scores_of(output: gs.Tensor) -> gs.Tensor:
+def scores_of(output: gs.Tensor) -> Scores:
     """The tensor before a trailing Softmax, LogSoftmax or Sigmoid; the output itself where there is none.
 
-    Raises: UnsupportedModel if what is found is not (N, classes), give or take axes of size one at the end.
+    Raises: UnsupportedModel if nothing is known of its shape, or it has no axis for a batch.
     """
-    found = tensor = output
+    found, tensor = Scores(output), output
     while tensor.inputs and tensor.inputs[0].op in _TO_PROBABILITY | _RESHAPING:
         node = tensor.inputs[0]
         tensor = node.inputs[0]
         if node.op in _TO_PROBABILITY:
-            found = tensor
-    shape = found.shape
+            found = Scores(tensor, None if node.op == "Sigmoid" else _softmax_axis(node))
+    shape = found.tensor.shape
     if shape is None:
-        _refuse_unknown(found, output)
-    if shape is None or len(shape) < 2 or any(size != 1 for size in shape[2:]):
+        _refuse_unknown(found.tensor, output)
+    if not shape:
         raise UnsupportedModel(
-            f"output {output.name!r} is not a classifier's: its scores {found.name!r} have shape {_shape(found)}, "
-            "and (N, classes) is needed.\n  Choose another output with --output, or export the classification head."
+            f"output {output.name!r} is not a classifier's: its scores {found.tensor.name!r} have shape "
+            f"{_shape(found.tensor)}, and (N, classes) is needed.\n"
+            "  Choose another output with --output, or export the classification head."
         )
     return found
+
+
+def _softmax_axis(node: gs.Node) -> int | None:
+    """Along which axis a softmax goes, unless that is what a Flatten made of several."""
+    shape, axis = node.inputs[0].shape, int(node.attrs.get("axis", -1))
+    return None if shape is None else axis % len(shape)
 
 
 def _refuse_unknown(scores: gs.Tensor, output: gs.Tensor) -> None:

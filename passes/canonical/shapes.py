@@ -5,16 +5,18 @@ from __future__ import annotations
 from onnx import ModelProto, NodeProto, helper, shape_inference
 
 from onnxplain.errors import BadModel
-from onnxplain.ir.infer import LIKE_FIRST
+from onnxplain.ir.infer import LIKE_FIRST, POOLS, RIGHT_FROM
 from onnxplain.ir.load import Source
 from onnxplain.passes.base import Pass, Report
+from onnxplain.passes.canonical.opset import opset_of
 
 
 class InferShapes(Pass[Source]):
     """Annotate every tensor, with the values of computed shapes propagated.
 
     What the exporter left in value_info, and the sizes it declared for the outputs, are dropped first: they are often
-    stale, and the propagation trusts them. The outputs' own declarations come back when the model is written.
+    stale, and the propagation trusts them. The outputs' own declarations come back when the model is written. Pools
+    with ceil_mode are inferred as in opset 22, which says what runtimes always did.
     """
 
     def run(self, source: Source) -> Report:
@@ -22,6 +24,8 @@ class InferShapes(Pass[Source]):
         for output in source.proto.graph.output:
             output.type.tensor_type.ClearField("shape")
         kept = _stand_in(source.proto)
+        version = opset_of(source.proto)
+        _import(source.proto, RIGHT_FROM if any(n.op_type in POOLS for n in source.proto.graph.node) else version)
         try:
             inferred = shape_inference.infer_shapes(source.proto, check_type=True, strict_mode=True, data_prop=True)
         except shape_inference.InferenceError as error:
@@ -30,9 +34,16 @@ class InferShapes(Pass[Source]):
                 "  ONNX's shape inference refuses it. Check the model with onnx.checker, or export it again."
             ) from None
         source.proto.CopyFrom(inferred)
+        _import(source.proto, version)
         for index, node in kept.items():
             source.proto.graph.node[index].CopyFrom(node)
         return Report(len(inferred.graph.value_info))
+
+
+def _import(proto: ModelProto, version: int) -> None:
+    for entry in proto.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            entry.version = version
 
 
 def _stand_in(proto: ModelProto) -> dict[int, NodeProto]:

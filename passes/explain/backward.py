@@ -12,6 +12,7 @@ from onnxplain.ir.site import Bounds, Facts, Site
 from onnxplain.ir.value import Value
 from onnxplain.passes.explain.trace import Trace
 from onnxplain.passes.explain.twin import Twin
+from onnxplain.passes.explain.widen import narrow, widened
 from onnxplain.rules.composite import Composite, Entry
 from onnxplain.rules.table import BROADCASTING
 
@@ -41,7 +42,7 @@ def walk(
                silently be lost.
     """
     arrived: dict[str, list[Value]] = defaultdict(list)
-    arrived[trace.score.name].append(seed)
+    arrived[trace.score.name].append(g.wide(seed))
     for site in reversed(trace.sites):
         outputs = tuple(g.total(arrived.pop(y.name)) if y.name in arrived else None for y in site.ys)
         if all(value is None for value in outputs):
@@ -54,8 +55,9 @@ def walk(
                 ref=None if reference is None else _reference(site, reference),
                 facts=(facts or {}).get(site.name, Facts()),
                 bounds=bounds,
-                aside=lambda to, flow: arrived[to.name].append(flow),
+                aside=lambda to, flow: arrived[narrow(to, trace.varying).name].append(flow),
             )
+            seen = widened(g, seen)
             flows = entry.rule(g, seen, next(value for value in outputs if value is not None))
             kept = tuple(_shaped(g, site, i, flow, trace) for i, flow in zip(site.wrt, flows, strict=True))
             for index, flow in zip(site.wrt, kept, strict=True):

@@ -100,7 +100,7 @@ def _taken(left: list[Factor], size: Dim, *, back: bool) -> Axis | None:
         have = int(factor.size or 0)
         if have and need % have == 0:
             need //= have
-        elif have % need == 0 and factor.kind != TOKENS:
+        elif have and have % need == 0 and factor.kind != TOKENS:
             outer, inner = factor.split(need if back else have // need)
             factor = inner if back else outer
             rest.insert(len(rest) if back else 0, outer if back else inner)

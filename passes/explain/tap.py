@@ -13,6 +13,7 @@ from onnxplain.ir.value import Dim, Value
 from onnxplain.passes.explain.factors import BATCH, CHANNEL
 from onnxplain.passes.explain.grid import Grid, drops_places, grids
 from onnxplain.passes.explain.trace import Trace
+from onnxplain.rules.vjp.quantisation import folds_relu
 
 _ARITHMETIC = frozenset(
     {
@@ -193,19 +194,23 @@ def _last_convolution(found: _Places) -> Value | None:
     A pooling counts as on the way to the activation where it stands before it.
     """
     trace, cuts = found.trace, set(found.cuts())
-    convolutions = [i for i, s in enumerate(trace.sites) if s.op in _CONVOLUTIONS and has_space(s.y)]
+    convolutions = [i for i, s in enumerate(trace.sites) if s.op in _CONVOLUTIONS and found.is_map(s.y)]
     if not convolutions:
         return None
     reached = {trace.sites[convolutions[-1]].y.name}
     tapped = trace.sites[convolutions[-1]].y if reached & cuts else None
     passed, activated = _KEEPS_PLACE | _POOLING, False
     for site in trace.sites[convolutions[-1] + 1 :]:
-        if site.op in passed and any(x.name in reached for x in site.operands) and has_space(site.y):
-            activated = activated or site.op not in _ARITHMETIC | _POOLING
+        if site.op in passed and any(x.name in reached for x in site.operands) and _known(found, site.y):
+            activated = activated or site.op not in _ARITHMETIC | _POOLING or folds_relu(site)
             passed = _KEEPS_PLACE if activated else passed
             reached.add(site.y.name)
-            tapped = site.y if site.y.name in cuts and _is_real(site.y) else tapped
+            tapped = site.y if site.y.name in cuts and found.is_map(site.y) else tapped
     return tapped
+
+
+def _known(found: _Places, y: Value) -> bool:
+    return y.name in found.grids and found.grids[y.name].is_map
 
 
 def _last_tokens(found: _Places) -> Value | None:

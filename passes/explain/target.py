@@ -43,6 +43,8 @@ def fixed(g: Builder, logits: Value, index: int) -> Target:
     count = logits.shape[1]
     if index < 0 or (isinstance(count, int) and index >= count):
         known = f"the model's classes are 0 to {count - 1}" if isinstance(count, int) else "classes count from 0"
+        if count == 1:
+            known = "the model has one score, whose class is 0; what lowers it has a negative sign"
         raise UsageError(f"class {index} is out of range: {known}.")
     samples = g.shape(logits, 0, 1)
     return _target(g, logits, g.op("ConstantOfShape", samples, value=np.array([index], np.int64)))

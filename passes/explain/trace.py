@@ -83,7 +83,7 @@ def _varying(nodes: Sequence[gs.Node], source: str) -> set[str]:
     for node in nodes:
         if node.op in NONDIFFERENTIABLE or varying.isdisjoint(_read(node)):
             continue
-        varying.update(t.name for t in node.outputs if not t.is_empty() and _is_real(t))
+        varying.update(t.name for t in node.outputs if not t.is_empty() and (_is_real(t) or _is_step(node, t, varying)))
     return varying
 
 
@@ -91,6 +91,13 @@ def _read(node: gs.Node) -> set[str]:
     """The tensors that a node takes, those that its branches take from outside among them."""
     inside = (name for graph in node.subgraphs(recursive=True) for name in graph.tensors())
     return {*(t.name for t in node.inputs), *inside}
+
+
+def _is_step(node: gs.Node, tensor: gs.Tensor, varying: set[str]) -> bool:
+    """Whether a tensor holds a quantiser's integers, be they moved."""
+    if node.op == "QuantizeLinear":
+        return True
+    return any(t.name in varying and not _is_real(t) and t.dtype == tensor.dtype for t in node.inputs)
 
 
 def _is_real(tensor: gs.Tensor) -> bool:

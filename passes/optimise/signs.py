@@ -52,6 +52,7 @@ def facts(g: Builder, trace: Trace, composite: Composite, *, nonnegative_input: 
         found[site.name] = Facts(
             nonnegative=all(x.name in signs for x in signals),
             rectified=bool(behind) and all(s.op == "Relu" and s.y.name in vanishing for s in behind),
+            analysed=True,
         )
     return found
 

@@ -163,9 +163,10 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str], int, str]] = {
     "no classes": (
         put("g (float[N,3,8,8] x) => (float[N,3,8,8] mask) { mask = Relu(x) }"),
         compiling(),
-        1,
-        "UnsupportedModel: output 'mask' is not a classifier's: its scores 'mask' have shape (N, 3, 8, 8), and "
-        "(N, classes) is needed.\n  Choose another output with --output, or export the classification head.",
+        2,
+        "UsageError: the scores 'mask' have shape (N, 3, 8, 8): classes along axis 1, and a score each for every "
+        "place along axes 2, 3.\n  Say which place to explain: --at 0,0 or the like, or --at mean for the mean over "
+        "all. If another axis holds the classes, say --class-axis.",
     ),
     "unsupported operator": (
         put("g (float[N,4] pixels) => (float[N,4] logits) { [noise] b = Bernoulli(pixels) logits = Relu(b) }"),

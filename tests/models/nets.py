@@ -141,3 +141,29 @@ class Clipped(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         scores: Tensor = self.head(self.rest(self.stem(4 * x)))
         return scores
+
+
+class Pooled(nn.Module):
+    """Convolutions over one, two or three dimensions, a mean over all of them, and one linear layer."""
+
+    def __init__(self, dimensions: int, channels: int = 2, classes: int = 4) -> None:
+        super().__init__()
+        convolution = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[dimensions]
+        pool = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}[dimensions]
+        norm = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[dimensions]
+        self.features = nn.Sequential(
+            convolution(channels, 6, 3, padding=1),
+            nn.ReLU(),
+            pool(2),
+            norm(6),
+            convolution(6, 8, 3, padding=1),
+            nn.ReLU(),
+        )
+        self.linear = nn.Linear(8, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.features(x)
+        scores: Tensor = self.linear(features.mean(tuple(range(2, features.dim()))))
+        return scores
+
+

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from onnxplain.compiler import compile_file, compile_model
-from tests.catalogue import LIGHT_SPECIMENS, SHARED_SPECIMENS, Array, Specimen, with_batch
+from tests.catalogue import LIGHT_SPECIMENS, SHARED_SPECIMENS, SPECIMENS, Array, Specimen, with_batch
 from tests.models.samples import Sample, sample, specimens
 from tests.oracle import Oracle, deconv_relu, gradient, guided_relu, input_names, logits_name
 from tests.running import assert_near, assert_outputs_kept, exposing, kinks, relative_error, run, session
@@ -47,7 +47,7 @@ def test_gradient_is_autograds_and_outputs_stay_whatever_the_batch(specimen: Spe
 
 
 @pytest.mark.parametrize("runtime", ["cpu", "cuda"])
-@pytest.mark.parametrize("specimen", specimens(quick=["light_squeezenet"]))
+@pytest.mark.parametrize("specimen", specimens(quick=["light_squeezenet"], among=[s for s in SPECIMENS if not s.heavy]))
 def test_what_a_graph_is_lowered_for_changes_no_number(specimen: Specimen, runtime: str) -> None:
     given = sample(specimen)
     classes = classes_of(given)
@@ -79,7 +79,7 @@ def test_where_rounding_flips_a_relu_nothing_else_differs(specimen: Specimen) ->
     """Weights as they were drawn, on which float32 puts a few ReLUs of deep networks on the other side of zero.
 
     With ReLUs and pools decided as ONNX Runtime decided them, autograd gives what the compiled graph gave; the ReLUs
-    that differ are few and stood within rounding of zero; and the compiled graph, run in float64, is exact.
+    that differ are few and stood within rounding of zero; and in float64 the compiled graph is exact.
     """
     model, x = with_batch(specimen.load(), 1), specimen.images(1, 11)
     compiled = compile_model(model, "gradient")
@@ -103,6 +103,8 @@ def test_where_rounding_flips_a_relu_nothing_else_differs(specimen: Specimen) ->
     truth = gradient(model, x, chosen).numpy()
     raw = relative_error(returned["attribution"], truth)
     print(f"{specimen}: {flips} ReLUs flip, the gradient differs by {raw:.1e}")
+    # the compiled graph's forward pass has its batch norms folded, in float32: its own derivative is meant
+    own_truth = gradient(compiled, x, chosen, input_name=name, score=logits_name(model)).numpy()
     with torch.no_grad():
         by_oracle = Oracle(compiled).run({name: torch.from_numpy(x)}, outputs=["attribution"])["attribution"]
-    assert_near(by_oracle.numpy(), truth, 1e-9, "in float64")
+    assert_near(by_oracle.numpy(), own_truth, 1e-9, "in float64")

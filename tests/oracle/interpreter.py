@@ -19,6 +19,7 @@ from . import (  # noqa: F401  imported because each registers its operators
     linear,
     normalisation,
     pooling,
+    quantisation,
     reduction,
     resample,
 )

@@ -1,4 +1,4 @@
-"""Networks for parity tests of relevance, in torch and as ONNX, with seeded weights; and the project's own, read back."""
+"""Networks for parity tests of relevance, in torch and as ONNX: with seeded weights, and the project's own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from models.networks import DigitsNet, Residual, SceneNet, SeparableResidual
@@ -30,28 +30,29 @@ class Block(nn.Module):
 
     def __init__(self, before: int, after: int, stride: int, join: Join, norm: bool) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(before, after, 3, stride, 1, bias=not norm)
-        self.norm1 = nn.BatchNorm2d(after) if norm else nn.Identity()
-        self.relu1 = nn.ReLU()
-        self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=not norm)
-        self.norm2 = nn.BatchNorm2d(after) if norm else nn.Identity()
+        self.branch = nn.Sequential(
+            *conv(before, after, 3, stride, norm), nn.ReLU(), *conv(after, after, 3, 1, norm)
+        )  # fmt: skip
         same = before == after and stride == 1
-        self.skip = nn.Identity() if same else nn.Conv2d(before, after, 1, stride, bias=not norm)
-        self.skip_norm = nn.BatchNorm2d(after) if norm and not same else nn.Identity()
+        self.skip = None if same else nn.Sequential(*conv(before, after, 1, stride, norm))
         self.join = join()
-        self.relu2 = nn.ReLU()
+        self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        branch = self.norm2(self.conv2(self.relu1(self.norm1(self.conv1(x)))))
-        joined: Tensor = self.relu2(self.join(branch, self.skip_norm(self.skip(x))))
+        joined: Tensor = self.relu(self.join(self.branch(x), x if self.skip is None else self.skip(x)))
         return joined
+
+
+def conv(before: int, after: int, kernel: int, stride: int, norm: bool) -> list[nn.Module]:
+    """A convolution with its bias, or with a batch norm behind it in the bias's place."""
+    layer = nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=not norm)
+    return [layer, nn.BatchNorm2d(after)] if norm else [layer]
 
 
 def resnet_like(join: Join = Plus, *, norm: bool = True) -> nn.Module:
     """A stem with an overlapping max-pool, three blocks, a mean and one linear layer: (N, 3, 32, 32) -> (N, 7)."""
     return nn.Sequential(
-        nn.Conv2d(3, 8, 7, 2, 3, bias=not norm),
-        nn.BatchNorm2d(8) if norm else nn.Identity(),
+        *conv(3, 8, 7, 2, norm),
         nn.ReLU(),
         nn.MaxPool2d(3, 2, 1),
         Block(8, 8, 1, join, norm),
@@ -93,8 +94,9 @@ def settled(net: nn.Module, seed: int = 0) -> nn.Module:
                 if module.bias is not None:
                     module.bias.copy_(torch.randn(module.bias.shape, generator=generator) * 0.1)
             elif isinstance(module, nn.BatchNorm2d):
-                for values, low, high in ((module.weight, 0.5, 1.5), (module.bias, -0.3, 0.3),
-                                          (module.running_mean, -0.3, 0.3), (module.running_var, 0.5, 1.5)):  # fmt: skip
+                module.eps = 2**-17
+                shifts, scales = (module.bias, module.running_mean), (module.weight, module.running_var)
+                for values, low, high in (*((v, -0.3, 0.3) for v in shifts), *((v, 0.5, 1.5) for v in scales)):
                     assert values is not None
                     values.copy_(low + (high - low) * torch.rand(values.shape, generator=generator))
     return net.float().double().eval()
@@ -132,16 +134,19 @@ def pictures(n: int, shape: Sequence[int], seed: int = 0) -> NDArray[np.float32]
 
 
 class WithPlus(nn.Module):
-    """A residual block of models/networks.py whose sum is a module."""
+    """A residual block of models/networks.py as its exporter left it: the sum a module, what can be folded folded."""
 
     def __init__(self, block: Residual | SeparableResidual, join: Join) -> None:
         super().__init__()
-        self.skip = block.skip if isinstance(block, Residual) else nn.Identity()
-        self.branch = block.branch
+        skip = block.skip if isinstance(block, Residual) else None
+        self.skip = None if isinstance(skip, nn.Identity) else skip
+        norm, relu, first, _, *rest = block.branch  # the norm behind the first convolution was folded
+        self.branch = nn.Sequential(norm, relu, first, *rest)
         self.join = join()
 
     def forward(self, x: Tensor) -> Tensor:
-        total: Tensor = self.join(self.skip(x), self.branch(x))
+        shortcut = x if self.skip is None else self.skip(x)
+        total: Tensor = self.join(shortcut, self.branch(x))
         return total
 
 
@@ -154,11 +159,8 @@ def own(name: str, model: onnx.ModelProto, join: Join = Plus) -> nn.Module:
         net: nn.Module = DigitsNet()
         return read_back(net, model, (1, 8, 8))
     scene = SceneNet(6, {"shapes": 16, "cleverhans": 12}[name])
-    layers = [WithPlus(m, join) if isinstance(m, (Residual, SeparableResidual)) else m for m in scene.features]
-    layers[1] = nn.Identity()
-    for layer in layers:
-        if isinstance(layer, WithPlus):
-            layer.branch[3] = nn.Identity()
+    stem, _, *features = scene.features
+    layers = [stem, *(WithPlus(m, join) if isinstance(m, (Residual, SeparableResidual)) else m for m in features)]
     return read_back(nn.Sequential(*layers, scene.pool, nn.Flatten(), scene.linear), model, (3, 64, 64))
 
 
@@ -178,4 +180,18 @@ def read_back(net: nn.Module, model: onnx.ModelProto, shape: Sequence[int]) -> n
         module.bias = nn.Parameter(given[1]) if len(given) > 1 else None
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean, module.running_var = given[2:]
+            module.eps = helper.get_node_attr_value(node, "epsilon")  # which float32 has rounded
     return net.double().eval()
+
+
+def doubled(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in float64: its weights as they are, and stabilisers that float32 does not round."""
+    wide = onnx.ModelProto()
+    wide.CopyFrom(model)
+    del wide.graph.value_info[:]
+    for value in (*wide.graph.input, *wide.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    for weight in wide.graph.initializer:
+        if weight.data_type == onnx.TensorProto.FLOAT:
+            weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float64), weight.name))
+    return wide

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -35,7 +33,8 @@ CONSTANTS = {
     "up": np.abs(drawn(1, 3, 1, 1, seed=1)), "mixed": np.asarray([1.0, -2.0, 0.5]).reshape(1, 3, 1, 1),
     "down": -np.abs(drawn(1, 3, 1, 1, seed=2)), "zero": np.asarray(0.0), "six": np.asarray(6.0),
     "minus": np.asarray(-1.0), "matrix": np.abs(drawn(4, 4, seed=3)), "kernel": np.abs(drawn(2, 3, 3, 3, seed=4)),
-    "scale": np.ones(3), "shift": np.zeros(3), "mean": np.full(3, 0.3), "var": np.ones(3), "large": np.ones((3, 256, 256)),
+    "scale": np.ones(3), "shift": np.zeros(3), "mean": np.full(3, 0.3), "var": np.ones(3),
+    "large": np.ones((3, 256, 256)),
 }  # fmt: skip
 
 NEVER_NEGATIVE = {
@@ -210,11 +209,11 @@ CONVOLUTIONS = {
     ("ReLU", "epsilon"): (6, 6),
     ("ReLU", "z+"): (11, 15),
     ("ReLU", "gamma"): (11, 21),
-    ("ReLU", "alpha-beta"): (15, 21),
+    ("ReLU", "alpha-beta"): (15, 27),
     ("LeakyReLU", "epsilon"): (6, 6),
     ("LeakyReLU", "z+"): (15, 15),
     ("LeakyReLU", "gamma"): (21, 21),
-    ("LeakyReLU", "alpha-beta"): (21, 21),
+    ("LeakyReLU", "alpha-beta"): (21, 27),
 }
 
 
@@ -273,6 +272,6 @@ def test_first_is_a_place_of_its_own_in_a_table() -> None:
     g, seen = opened(small(CHAINS["ReLU"], (2, 3, 8, 8), W))
     found = signs.facts(g, seen, table, nonnegative_input=False)
     assert all(found[s.name].rectified for s in seen.sites if s.op == "Conv")
-    assert replace(found[seen.sites[0].name], nonnegative=False) == Facts(rectified=True)
+    assert found[seen.sites[0].name] == Facts(rectified=True, analysed=True)
     assert table.entry_for(seen.sites[0]).label == "flat"  # type: ignore[union-attr]
     assert op("Conv")(seen.sites[0])

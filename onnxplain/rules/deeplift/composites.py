@@ -12,6 +12,7 @@ from onnxplain.rules.deeplift.differences import (
     magnitude_sum,
     midpoint,
     product,
+    quantised,
     reciprocal,
     rescale,
     root,
@@ -35,6 +36,7 @@ LINEAR = (
     "CumSum", "Add", "Sub", "Sum", "Mean", "Neg", "Identity", "Dropout", "Cast", "CastLike", "Resize",
     "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Concat", "Split", "Slice", "Pad",
     "Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND", "DepthToSpace", "SpaceToDepth", "Trilu",
+    "DequantizeLinear",
 )  # fmt: skip
 """Linear in the operands that depend on the input, as long as indices and bounds do not depend on it."""
 
@@ -62,6 +64,7 @@ def deeplift(name: str, threshold: float, reveals: Where | None = None) -> Compo
         Entry(power(2), midpoint, "midpoint"),
         Entry(power(0.5), root, "midpoint"),
         Entry(one_input, rescale(threshold), "rescale"),
+        Entry(op("QuantizeLinear"), quantised, "rescale"),
         Entry(op("Sqrt"), root, "midpoint"),
         Entry(op("Reciprocal"), reciprocal, "midpoint"),
         Entry(op(*PRODUCTS), product(threshold), "midpoint"),

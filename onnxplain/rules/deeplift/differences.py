@@ -8,6 +8,7 @@ from onnxplain.ir.builder import Builder
 from onnxplain.ir.site import Rule, Site
 from onnxplain.ir.value import Value
 from onnxplain.rules.deeplift.slopes import secant_of
+from onnxplain.rules.vjp.quantisation import along_axis, range_of
 
 Flows = tuple[Value | None, ...]
 
@@ -49,6 +50,15 @@ def rescale(threshold: float) -> Rule:
         return only(s, s.varying.index(True), secant_of(s.op, threshold)(g, s, at_baseline(s), m))
 
     return rule
+
+
+def quantised(g: Builder, s: Site, m: Value) -> Flows:
+    """Rescale for the clipping; rounding is passed straight through, and what it adds is left to the residual."""
+    low, high = range_of(g, s)
+    inside, before = (g.minimum(g.maximum(x, low), high) for x in (s[0], at_baseline(s)[0]))
+    dx = change(s, 0)
+    share = slope(g, inside - before, dx, g.equal(dx, 0), 1)
+    return only(s, 0, m / along_axis(g, s, s[1]) * share)
 
 
 def reciprocal(g: Builder, s: Site, m: Value) -> Flows:

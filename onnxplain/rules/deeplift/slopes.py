@@ -25,14 +25,19 @@ def secant_of(op: str, threshold: float) -> Secant:
     if op in _BY_KINKS:
         slope = _BY_KINKS[op]
         return lambda g, a, b, m: m * slope(g, a, b)
-    return quotient(0 if op in JUMPS else threshold, relative=op in SCALE_FREE)
+    return quotient(threshold * _SHARE.get(op, 1), relative=op in SCALE_FREE)
 
 
 JUMPS = frozenset({"ThresholdedRelu", "Shrink", "Mod"})
 """Functions with jumps, which no derivative knows of: only at a distance of zero does it take over."""
 
+BENDS = frozenset({"Elu", "Selu", "Celu"})
+"""Functions whose derivative, or its slope, jumps at zero: it takes over later, where the jump weighs less."""
+
 SCALE_FREE = frozenset({"Log", "Pow"})
 """Functions that bend over distances in proportion to their input, not over distances of one."""
+
+_SHARE = dict.fromkeys(JUMPS, 0.0) | dict.fromkeys(BENDS, 0.02)
 
 
 def quotient(threshold: float, *, relative: bool = False) -> Secant:

@@ -89,6 +89,7 @@ def base(o: Options) -> tuple[Entry, ...]:
         Entry(norm, pass_through, "pass") if o.pass_norm else Entry(norm, epsilon(o.eps), f"epsilon {o.eps:g}", "zero"),
         Entry(op(*_ACTIVATIONS_AT_ZERO), pass_through, "pass", "inherits"),
         Entry(op(*_ACTIVATIONS), pass_through, "pass"),
+        Entry(op("QuantizeLinear", "DequantizeLinear"), pass_through, "pass"),
         Entry(op(*_ROUTING), route, "route", "inherits"),
         Entry(op(*_WINNERS), route, "winner", "inherits"),
         Entry(op(*_SUMS), epsilon(o.eps), f"share (eps {o.eps:g})", "zero"),

@@ -96,8 +96,7 @@ def alpha_beta(alpha: float, beta: float, eps: float = 1e-6, bias: bool = True, 
 
     def rule(g: Builder, s: Site, r: Value) -> Flows:
         a = Affine(g, s)
-        p = _positive_sum(a, bias and not whole_bias)
-        n = (s.y if bias and not whole_bias else a.without_bias(s.y)) - p
+        p, n = _positive_sum(a, bias and not whole_bias), _negative_sum(a, bias and not whole_bias)
         b = a.bias_like(s.y) if whole_bias else None
         up, down = (p, g.relu(-n)) if b is None else (p + b, -(n + b))
         c = alpha * r / g.stabilise(up, eps, nonnegative=b is None)
@@ -115,6 +114,15 @@ def _positive_sum(a: Affine, bias: bool = True) -> Value:
     b = a.g.relu(a.b) if bias and a.b is not None else None
     p = a.forward(a.x_positive, a.w_positive, b)
     return p if a.x_negative is None else p + a.forward(a.x_negative, a.w_negative)
+
+
+def _negative_sum(a: Affine, bias: bool = True) -> Value:
+    """n = x+ w- + x- w+ + b-: what the positive sum leaves of y, where that may be used."""
+    if a.site.facts.analysed:
+        return (a.site.y if bias else a.without_bias(a.site.y)) - _positive_sum(a, bias)
+    b = a.g.negative_part(a.b) if bias and a.b is not None else None
+    n = a.forward(a.x_positive, a.w_negative, b)
+    return n if a.x_negative is None else n + a.forward(a.x_negative, a.w_positive)
 
 
 def _back(a: Affine, c: Value, w: Value, w_of_negative: Value) -> Value:

@@ -8,6 +8,7 @@ from onnxplain.rules.vjp import (  # noqa: F401
     linear,
     normalisation,
     pooling,
+    quantisation,
     reduction,
     resampling,
 )

@@ -133,7 +133,8 @@ def matmul(name: str, x: Shape, w: Shape, *, left: bool = False) -> Case:
 
 CASES = (
     conv("1-D", (2, 3, 9), (4, 3, 3)),
-    conv("1-D, groups, strides, pads, dilations", (2, 4, 11), (6, 2, 3), group=2, strides=[2], pads=[1, 2], dilations=[2]),
+    conv("1-D, groups, strides, pads, dilations", (2, 4, 11), (6, 2, 3), group=2, strides=[2], pads=[1, 2],
+         dilations=[2]),
     conv("same size", (2, 3, 6, 5), (4, 3, 3, 3), pads=[1, 1, 1, 1]),
     conv("no bias, strides, uneven pads", (2, 3, 7, 6), (4, 3, 3, 2), bias=False, strides=[2, 2], pads=[0, 1, 1, 0]),
     conv("depthwise, dilations", (2, 4, 7, 6), (4, 1, 3, 2), group=4, dilations=[2, 1], pads=[1, 1, 1, 1]),

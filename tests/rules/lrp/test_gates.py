@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from onnxplain.rules.composite import Composite
 from onnxplain.rules.lrp.composites import Options, base
-from tests.rules.lrp.plain import shared
+from tests.rules.lrp.plain import Flow, shared
 from tests.rules.lrp.small import output, relevance, small
 
 Floats = NDArray[np.float64]
@@ -40,13 +40,13 @@ SIGNAL_TAKES_ALL = {
 }
 
 
-def arrives_as(model_body: str, want_of, options: Options = Options(), tolerance: float = 1e-10) -> None:  # type: ignore[no-untyped-def]
+def arrives_as(body: str, want_of: Flow, *, share: bool = False) -> None:
     x = np.random.default_rng(0).standard_normal(SHAPE)
-    model = small(model_body, SHAPE, WEIGHTS, np.float64)
+    model = small(body, SHAPE, WEIGHTS, np.float64)
     r = np.random.default_rng(1).standard_normal(SHAPE) * output(model, x)
-    have = relevance(model, x, r, Composite("shared", base(options)))
+    have = relevance(model, x, r, Composite("shared", base(Options(share_gate=share))))
     want = want_of(x, r)
-    assert np.linalg.norm(have - want) <= tolerance * np.linalg.norm(want)
+    assert np.linalg.norm(have - want) <= 1e-10 * np.linalg.norm(want)
 
 
 @pytest.mark.parametrize("body", SIGNAL_TAKES_ALL.values(), ids=SIGNAL_TAKES_ALL)
@@ -70,7 +70,7 @@ def test_on_request_the_gate_takes_half() -> None:
     def want(x: Floats, r: Floats) -> Floats:
         return 0.5 * r + _of_mean(x, 0.5 * r.sum(axis=(2, 3), keepdims=True))
 
-    arrives_as("m = GlobalAveragePool(x) s = Sigmoid(m) y = Mul(x, s)", want, Options(share_gate=True))
+    arrives_as("m = GlobalAveragePool(x) s = Sigmoid(m) y = Mul(x, s)", want, share=True)
 
 
 def _of_mean(x: Floats, r: Floats, axes: int | tuple[int, ...] = (2, 3)) -> Floats:

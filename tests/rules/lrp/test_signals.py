@@ -28,7 +28,7 @@ class Case:
     shape: tuple[int, ...]
     flow: Flow
     weights: Mapping[str, Floats] = field(default_factory=dict)
-    options: Options = Options()
+    options: Options = field(default_factory=Options)
 
     def __str__(self) -> str:
         return self.name

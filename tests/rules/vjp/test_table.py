@@ -57,8 +57,11 @@ def test_operators_without_derivative_have_no_real_output_that_depends_on_a_real
         assert not real, op
 
 
+SPELLED_OUT = {"CastLike"}
+"""Operators that a canonical pass replaces by others, which then count."""
+
 LOST = list({(c.op, len(c.nodes[0].input), name): pytest.param(c, name, id=f"{c.op}-{name}")
-             for c in CASES if len(c.nodes) == 1 for name in c.others}.values())  # fmt: skip
+             for c in CASES if len(c.nodes) == 1 and c.op not in SPELLED_OUT for name in c.others}.values())  # fmt: skip
 
 
 @pytest.mark.parametrize(("case", "operand"), LOST)

@@ -1,0 +1,47 @@
+"""Nodes in the order in which they can run: ONNX asks for it, ONNX Runtime does not, and its own converters break it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from onnx import AttributeProto, GraphProto, NodeProto
+
+
+def order(graph: GraphProto) -> None:
+    """Move each node behind those that it depends on; the order stays as it is where it can.
+
+    Nodes of a circle, or that read a tensor from nowhere, stay where they are for `load` to refuse.
+    """
+    made_by = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
+    reads = [{made_by[name] for name in _read(node) if name in made_by} for node in graph.node]
+    if all(before < i for i, needed in enumerate(reads) for before in needed):
+        return
+    placed: dict[int, None] = {}
+    waiting = list(range(len(reads)))
+    while waiting:
+        left = []
+        for i in waiting:
+            if all(before in placed for before in reads[i]):
+                placed[i] = None
+            else:
+                left.append(i)
+        if len(left) == len(waiting):
+            return
+        waiting = left
+    nodes = [NodeProto.FromString(graph.node[i].SerializeToString()) for i in placed]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _read(node: NodeProto) -> Iterator[str]:
+    """What a node takes, and what its branches take from outside."""
+    yield from node.input
+    for attribute in node.attribute:
+        yield from _inside([attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs)
+
+
+def _inside(graphs: Iterable[GraphProto]) -> Iterator[str]:
+    for graph in graphs:
+        for node in graph.node:
+            yield from _read(node)
+        yield from (output.name for output in graph.output)

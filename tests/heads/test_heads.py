@@ -1,0 +1,258 @@
+"""Several inputs and outputs, and scores that are not (N, classes)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from onnxplain import OnnxplainError, UsageError, compile_model
+from tests.running import Array, assert_near, explained, net, run
+
+RNG = np.random.default_rng(0)
+PIXELS = RNG.standard_normal((2, 3, 6, 8)).astype(np.float32)
+METHODS = ("gradient", "gradient-x-input", "integrated-gradients", "lrp-eps", "deeplift-rescale")
+
+
+def made(text: str, **weights: tuple[int, ...]) -> onnx.ModelProto:
+    """A network in ONNX's text, with seeded weights of the given shapes."""
+    model, rng = net(text), np.random.default_rng(1)
+    for name, shape in weights.items():
+        values = rng.standard_normal(shape).astype(np.float32) * 0.5
+        model.graph.initializer.append(numpy_helper.from_array(values, name))
+    return model
+
+
+def pixelwise(tail: str = "y = Identity(z)") -> onnx.ModelProto:
+    """A score of each of five classes for every pixel of half the size."""
+    return made(
+        "g (float[N,3,6,8] x) => (float[N,5,3,4] y) { c = Conv <strides = [2, 2], pads = [1, 1, 0, 0]> (x, w)"
+        f" r = Relu(c) z = Conv(r, v) {tail} }}",
+        w=(4, 3, 3, 3),
+        v=(5, 4, 1, 1),
+    )
+
+
+def tokenwise() -> onnx.ModelProto:
+    """A score of each of five classes for each of seven tokens of six numbers, each token mixed with the others."""
+    return made(
+        "g (float[N,7,6] x) => (float[N,7,5] y) { a = MatMul(m, x) s = Tanh(a) z = MatMul(s, h) y = Softmax(z) }",
+        m=(7, 7),
+        h=(6, 5),
+    )
+
+
+def weights_of(model: onnx.ModelProto) -> dict[str, torch.Tensor]:
+    return {w.name: torch.tensor(numpy_helper.to_array(w)) for w in model.graph.initializer}
+
+
+def slope(function: Any, x: Array) -> tuple[Array, Array]:
+    """The best score and its derivative by x, of scores (N, classes)."""
+    given = torch.tensor(x, requires_grad=True)
+    scores = function(given)
+    best = scores.amax(1)
+    (d,) = torch.autograd.grad(best.sum(), given)
+    return best.detach().numpy(), d.numpy()
+
+
+def pixel_scores(model: onnx.ModelProto, x: torch.Tensor) -> torch.Tensor:
+    w = weights_of(model)
+    padded = torch.nn.functional.pad(x, (1, 0, 1, 0))
+    return torch.conv2d(torch.conv2d(padded, w["w"], stride=2).relu(), w["v"])
+
+
+@pytest.mark.parametrize(
+    ("at", "choose"),
+    [
+        ("1,2", lambda s: s[:, :, 1, 2]),
+        ("0, 3", lambda s: s[:, :, 0, 3]),
+        ("mean", lambda s: s.mean((2, 3))),
+    ],
+)
+@pytest.mark.parametrize("tail", ["y = Identity(z)", "y = Softmax <axis = 1> (z)"])
+def test_a_pixel_or_the_mean_over_pixels_is_explained(at: str, choose: Any, tail: str) -> None:
+    model = pixelwise(tail)
+    score, d = slope(lambda x: choose(pixel_scores(model, x)), PIXELS)
+    found = explained(model, PIXELS, "gradient", at=at)
+    assert_near(found["explained_score"], score, 1e-5)
+    assert_near(found["attribution"], d, 1e-5)
+
+
+def test_a_pixel_s_explanation_ends_where_it_sees_nothing() -> None:
+    found = explained(pixelwise(), PIXELS, "gradient", at="0,0")["attribution"]
+    assert found[:, :, :2, :2].any()
+    assert not found[:, :, 2:].any()
+    assert not found[:, :, :, 2:].any()
+
+
+@pytest.mark.parametrize(("at", "choose"), [("3", lambda s: s[:, 3]), ("mean", lambda s: s.mean(1))])
+def test_of_tokens_the_softmax_tells_the_axis_of_the_classes(at: str, choose: Any) -> None:
+    model, x = tokenwise(), RNG.standard_normal((2, 7, 6)).astype(np.float32)
+    w = weights_of(model)
+    score, d = slope(lambda t: choose((w["m"] @ t).tanh() @ w["h"]), x)
+    found = explained(model, x, "gradient", at=at)
+    assert_near(found["explained_score"], score, 1e-5)
+    assert_near(found["attribution"], d, 1e-5)
+
+
+def test_channels_last_scores_are_told_by_where_channels_went() -> None:
+    model = pixelwise("y = Transpose <perm = [0, 2, 3, 1]> (z)")
+    del model.graph.output[0].type.tensor_type.shape.dim[:]
+    for size in ("N", 3, 4, 5):
+        dim = model.graph.output[0].type.tensor_type.shape.dim.add()
+        if isinstance(size, str):
+            dim.dim_param = size
+        else:
+            dim.dim_value = size
+    score, d = slope(lambda x: pixel_scores(model, x)[:, :, 2, 1], PIXELS)
+    found = explained(model, PIXELS, "gradient", at="2,1")
+    assert_near(found["explained_score"], score, 1e-5)
+    assert_near(found["attribution"], d, 1e-5)
+
+
+def test_the_axis_of_the_classes_can_be_said() -> None:
+    model = pixelwise()
+    score, d = slope(lambda x: pixel_scores(model, x)[:, 4, :, 1], PIXELS)
+    found = explained(model, PIXELS, "gradient", at="4,1", class_axis=2)
+    assert_near(found["explained_score"], score, 1e-5)
+    assert_near(found["attribution"], d, 1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_family_explains_a_pixel(method: str) -> None:
+    found = explained(pixelwise(), PIXELS, method, at="1,1")
+    assert found["attribution"].shape == PIXELS.shape
+    assert np.isfinite(found["attribution"]).all()
+    assert found["attribution"].any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "--at 0,0"),
+        ({"at": "1"}, "2 numbers from 0"),
+        ({"at": "1,x"}, "2 numbers from 0"),
+        ({"at": "3,0"}, "place 3 is out of range: there are 3"),
+        ({"at": "0,0", "class_axis": 0}, "one of axes 1 to 3"),
+        ({"at": "0,0", "class_axis": 4}, "one of axes 1 to 3"),
+    ],
+)
+def test_a_place_that_is_not_there_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        compile_model(pixelwise(), "gradient", **options)
+
+
+def dense(shape: str, tail: str, classes: int = 5) -> onnx.ModelProto:
+    return made(
+        f"g (float[N,6] x) => (float[{shape}] y) {{ z = MatMul(x, w) {tail} }}",
+        w=(6, classes),
+    )
+
+
+ROWS = RNG.standard_normal((3, 6)).astype(np.float32)
+
+
+def test_at_without_places_is_refused() -> None:
+    with pytest.raises(UsageError, match="no places to choose from"):
+        compile_model(dense("N,5", "y = Softmax(z)"), "gradient", at="0")
+
+
+@pytest.mark.parametrize(("shape", "axes"), [("N,5,1,1", "2, 3"), ("N,1,5", "1"), ("N,1,1,5", "1, 2"), ("N,5,1", "2")])
+def test_axes_of_one_around_the_classes_need_no_place(shape: str, axes: str) -> None:
+    count = len(axes.split(","))
+    model = dense(shape, f"a = Constant <value = int64[{count}] {{{axes}}}> () y = Unsqueeze(z, a)")
+    found = explained(model, ROWS, "gradient", target=2)
+    np.testing.assert_allclose(found["attribution"], np.tile(weights_of(model)["w"][:, 2], (3, 1)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "squeeze"), [("N,1", "y = Sigmoid(z)"), ("N", "s = Squeeze(z, one) y = Sigmoid(s)")])
+def test_a_binary_head_has_one_class_whose_score_is_before_the_sigmoid(shape: str, squeeze: str) -> None:
+    body = squeeze.replace("s = Squeeze", "one = Constant <value = int64[1] {1}> () s = Squeeze")
+    model = dense(shape, body, classes=1)
+    w = weights_of(model)["w"].numpy()
+    for target in ("top1", 0):
+        found = explained(model, ROWS, "gradient", target=target)
+        np.testing.assert_array_equal(found["explained_class"], [0, 0, 0])
+        assert_near(found["explained_score"], (ROWS @ w)[:, 0], 1e-5)
+        np.testing.assert_allclose(found["attribution"], np.tile(w[:, 0], (3, 1)), rtol=1e-6)
+    with pytest.raises(UsageError, match="one score, whose class is 0"):
+        compile_model(model, "gradient", target=1)
+
+
+def test_each_label_of_a_multi_label_head_is_explained_by_itself() -> None:
+    model = dense("N,5", "y = Sigmoid(z)")
+    w = weights_of(model)["w"].numpy()
+    found = explained(model, ROWS, "gradient", target="topk:3")
+    best = np.argsort(-(ROWS @ w), axis=1)[:, :3]
+    np.testing.assert_array_equal(found["explained_class"], best)
+    np.testing.assert_allclose(found["attribution"], w.T[best], rtol=1e-6)
+
+
+def two_inputs() -> onnx.ModelProto:
+    return made(
+        "g (float[N,3,6,8] pixels, float[N,4] facts) => (float[N,5] y) {"
+        " c = Conv(pixels, w) r = Relu(c) p = GlobalAveragePool(r) f = Flatten(p) h = MatMul(facts, m) t = Tanh(h)"
+        " b = Mul(f, t) y = MatMul(b, o) }",
+        w=(4, 3, 3, 3),
+        m=(4, 4),
+        o=(4, 5),
+    )
+
+
+FACTS = RNG.standard_normal((2, 4)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["pixels", "facts"])
+@pytest.mark.parametrize("method", METHODS)
+def test_of_several_inputs_the_one_named_is_explained_and_the_others_stay_inputs(name: str, method: str) -> None:
+    model, feeds = two_inputs(), {"pixels": PIXELS, "facts": FACTS}
+    found = run(compile_model(model, method, input=name), feeds)
+    assert found["attribution"].shape == feeds[name].shape
+    assert found["attribution"].any()
+    if method == "gradient":
+        w = weights_of(model)
+        given = {key: torch.tensor(value, requires_grad=True) for key, value in feeds.items()}
+        features = torch.conv2d(given["pixels"], w["w"]).relu().mean((2, 3))
+        scores = (features * (given["facts"] @ w["m"]).tanh()) @ w["o"]
+        (d,) = torch.autograd.grad(scores.amax(1).sum(), given[name])
+        assert_near(found["attribution"], d.numpy(), 1e-5)
+
+
+def test_several_inputs_and_none_named_is_refused_with_their_names() -> None:
+    with pytest.raises(UsageError, match=r"pixels float32, facts float32.*\n.*--input NAME"):
+        compile_model(two_inputs(), "gradient")
+
+
+def two_outputs() -> onnx.ModelProto:
+    return made(
+        "g (float[N,6] x) => (float[N,5] first, float[N,2] second) { first = MatMul(x, w) second = MatMul(x, v) }",
+        w=(6, 5),
+        v=(6, 2),
+    )
+
+
+@pytest.mark.parametrize("options", [{"output": "second"}, {"output_index": 1}])
+def test_of_several_outputs_the_one_named_or_numbered_is_explained(options: dict[str, Any]) -> None:
+    model = two_outputs()
+    v = weights_of(model)["v"].numpy()
+    found = explained(model, ROWS, "gradient", **options)
+    np.testing.assert_allclose(found["attribution"], v.T[(ROWS @ v).argmax(1)], rtol=1e-6)
+    assert found["first"].shape == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "--output NAME"),
+        ({"output_index": 2}, "no output number 2: it has 2"),
+        ({"output_index": -1}, "no output number -1"),
+        ({"output": "first", "output_index": 0}, "give one of them"),
+    ],
+)
+def test_an_output_that_is_not_there_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OnnxplainError, match=message):
+        compile_model(two_outputs(), "gradient", **options)

@@ -1,0 +1,219 @@
+"""Integrated Gradients and SmoothGrad: quadratures, completeness, chunks, baselines, and what is refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onnxplain.compiler import compile_model
+from onnxplain.errors import UsageError
+from onnxplain.methods.paths import QUADRATURES, quadrature
+from tests.catalogue import SPECIMENS, Specimen, parameters, with_batch
+from tests.models.nets import Plain, ready
+from tests.running import assert_near, net, operators, run
+
+IG, SMOOTH = "integrated-gradients", "smoothgrad"
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((2, 3, 16, 16)).astype(np.float32)
+
+
+def plain() -> Any:
+    return ready(Plain, 3, 16, 16, exporter="torchscript")
+
+
+def attribution(method: str, x: Any = X, **settings: Any) -> Any:
+    return run(compile_model(plain(), method, **settings), x)["attribution"]
+
+
+@pytest.mark.parametrize("name", QUADRATURES)
+def test_weights_sum_to_one_and_points_lie_on_the_way(name: str) -> None:
+    for n in (2, 3, 50):
+        nodes, weights = quadrature(name, n)
+        assert len(nodes) == len(weights) == n
+        assert weights.sum() == pytest.approx(1, abs=1e-12)
+        assert nodes.min() >= 0
+        assert nodes.max() <= 1
+        assert (np.diff(nodes) > 0).all()
+
+
+@pytest.mark.parametrize(("name", "degree"), [("gauss-legendre", 9), ("middle", 1), ("trapezoid", 1), ("left", 0)])
+def test_a_rule_integrates_polynomials_up_to_its_degree(name: str, degree: int) -> None:
+    nodes, weights = quadrature(name, 5)
+    for power in range(degree + 1):
+        assert weights @ nodes**power == pytest.approx(1 / (power + 1), abs=1e-12)
+    assert weights @ nodes ** (degree + 1) != pytest.approx(1 / (degree + 2), abs=1e-5)
+
+
+@pytest.mark.parametrize("specimen", parameters(s for s in SPECIMENS if s.trained))
+def test_the_attribution_adds_up_to_the_score_within_a_hundredth(specimen: Specimen) -> None:
+    """50 steps, the baseline of zeros, on trained models: |residual| against the score's difference to the baseline."""
+    model, x = with_batch(specimen.load(), "N"), specimen.images(6, 2)
+    returned = run(compile_model(model, IG), x)
+    total = returned["attribution"].reshape(len(x), -1).sum(1, dtype=np.float64)
+    difference = total + returned["residual"]
+    fixed = run(
+        compile_model(model, target="input"), {model.graph.input[0].name: 0 * x, "target": returned["explained_class"]}
+    )
+    np.testing.assert_allclose(difference, returned["explained_score"] - fixed["explained_score"], rtol=1e-3, atol=1e-3)
+    share = np.abs(returned["residual"]) / np.abs(difference)
+    print(f"{specimen}: residual {share.max():.1e} of the difference")
+    assert share.max() <= 0.01
+
+
+@pytest.mark.parametrize("construction", ["loop", "unroll"])
+@pytest.mark.parametrize("chunk", [1, 3, 4, 7])
+def test_chunks_and_constructions_agree(chunk: int, construction: str) -> None:
+    for method, settings in (
+        (IG, {"steps": 7}),
+        (SMOOTH, {"samples": 7}),
+        (SMOOTH, {"samples": 7, "variant": "vargrad"}),
+    ):
+        together = attribution(method, chunk=7, **settings)
+        assert_near(attribution(method, chunk=chunk, construction=construction, **settings), together, 1e-5, method)
+
+
+def test_one_chunk_or_unrolled_ones_need_no_control_flow() -> None:
+    looped = {"chunk": 2, "construction": "loop"}
+    for how, loops in (
+        (looped, True),
+        ({"chunk": 6}, False),
+        ({"chunk": 2, "construction": "unroll"}, False),
+        ({}, True),
+    ):
+        compiled = compile_model(plain(), IG, steps=6, **how)
+        assert (("", "Loop") in operators(compiled.graph)) is loops
+    assert ("", "Loop") not in operators(compile_model(plain(), IG, steps=3, runtime="cuda").graph)
+
+
+@pytest.mark.parametrize("method", [IG, SMOOTH])
+def test_a_fixed_batch_is_stacked_where_the_model_lets_it(method: str) -> None:
+    """A model for exactly two pictures: chunks of three run six at once."""
+    fixed = with_batch(plain(), 2)
+    n = {"steps": 6} if method == IG else {"samples": 6}
+    expected = attribution(method, **n)
+    for chunk in (1, 3):
+        assert_near(run(compile_model(fixed, method, chunk=chunk, **n), X)["attribution"], expected, 1e-5)
+
+
+def test_more_chunks_than_a_fixed_model_can_take_are_refused() -> None:
+    """Its Reshape joins the pictures of a batch, so that more of them mean something else."""
+    model = net(
+        """g (float[2,3,4,4] x) => (float[2,6] y) <int64[2] s = {2, 6}, float[1,3,3,3] w = {%s}> {
+        c = Conv(x, w)  f = Transpose<perm = [2, 0, 1, 3]>(c)  k = Concat<axis = 1>(f, f, f)  r = Reshape(k, s2)
+        y = Reshape(r, s) }""".replace("%s", ",".join(["0.1"] * 27)).replace("s2)", "s)")
+    )
+    with pytest.raises(UsageError, match="chunk=2 needs a model that takes several inputs at once") as caught:
+        compile_model(model, IG, steps=4, chunk=2)
+    assert "fixed to a batch of 2" in str(caught.value)
+
+
+# Baselines
+
+
+def ig(baseline: str, x: Any = X, **settings: Any) -> dict[str, Any]:
+    return run(compile_model(plain(), IG, steps=5, target=2, baseline=baseline, **settings), x)
+
+
+def with_given(baseline: Any, x: Any = X) -> dict[str, Any]:
+    compiled = compile_model(plain(), IG, steps=5, target=2, baseline="input")
+    return run(compiled, {"x": x, "baseline": baseline.astype(np.float32)})
+
+
+def assert_same(a: dict[str, Any], b: dict[str, Any]) -> None:
+    assert_near(a["attribution"], b["attribution"], 1e-5)
+    np.testing.assert_allclose(a["residual"], b["residual"], atol=1e-4)
+
+
+def test_zeros_and_the_mean_of_each_channel() -> None:
+    assert_same(ig("zeros"), with_given(0 * X))
+    assert_same(ig("zeros"), with_given(0 * X[:1]))
+    assert_same(ig("mean"), with_given(np.broadcast_to(X.mean((2, 3), keepdims=True), X.shape)))
+
+
+def test_black_is_pixel_zero_in_the_models_normalisation() -> None:
+    preprocess = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.25, 0.5]}
+    level = -np.divide([0.4, 0.5, 0.6], [0.2, 0.25, 0.5]).reshape(1, 3, 1, 1)
+    assert_same(ig("black", preprocess=preprocess), with_given(np.broadcast_to(level, X[:1].shape)))
+    with pytest.raises(UsageError, match="'black' is pixel 0 in the model's own normalisation, which is not known"):
+        ig("black")
+
+
+def test_blur_is_a_gaussian_that_counts_only_what_is_inside() -> None:
+    sigma, reach = 2.0, 6
+    bell = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    rows = np.array([[bell[j - i + reach] if abs(j - i) <= reach else 0 for j in range(16)] for i in range(16)])
+    rows /= rows.sum(1, keepdims=True)
+    assert_same(ig("blur", blur_sigma=sigma), with_given(np.einsum("ih,jw,nchw->ncij", rows, rows, X)))
+
+
+def test_a_file_with_or_without_the_batch_axis(tmp_path: Path) -> None:
+    grey = RNG.standard_normal((1, 3, 16, 16))
+    expected = with_given(grey)
+    for array in (grey, grey[0], grey.astype(np.float32)):
+        np.save(tmp_path / "grey.npy", array)
+        assert_same(ig(str(tmp_path / "grey.npy")), expected)
+
+
+def test_each_sample_may_have_its_own_baseline() -> None:
+    own = RNG.standard_normal(X.shape)
+    both = with_given(own)
+    for k in range(2):
+        assert_near(with_given(own[k : k + 1], X[k : k + 1])["attribution"], both["attribution"][k : k + 1], 1e-5)
+
+
+REFUSED: list[tuple[Any, str]] = [
+    (np.zeros((3, 16, 15)), r"baseline file b.npy has shape \(1, 3, 16, 15\), and one input of shape \(1, 3, 16, 16\)"),
+    (np.zeros((2, 3, 16, 16)), r"baseline file b.npy has shape \(2, 3, 16, 16\), and one input of shape"),
+    (np.full((3, 16, 16), np.nan), "baseline file b.npy holds NaN, infinity or no numbers at all"),
+    (np.full((3, 16, 16), np.inf), "holds NaN, infinity"),
+    (np.full((3, 16, 16), "a"), "or no numbers at all"),
+]
+
+
+@pytest.mark.parametrize(("array", "message"), REFUSED)
+def test_a_file_of_another_shape_or_without_numbers_is_refused(array: Any, message: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "b.npy", array)
+    with pytest.raises(UsageError, match=message):
+        ig(str(tmp_path / "b.npy"))
+
+
+def test_a_file_that_is_not_there_or_not_an_array_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.npy").write_text("nothing")
+    with pytest.raises(UsageError, match=r"there is no baseline file .*none\.npy"):
+        ig(str(tmp_path / "none.npy"))
+    with pytest.raises(UsageError, match=r"text\.npy is not a NumPy array that can be read"):
+        ig(str(tmp_path / "text.npy"))
+    with pytest.raises(UsageError, match="baseline 'zeroes' is none of: zeros, black, mean, blur, input, or a .npy"):
+        ig("zeroes")
+
+
+SETTINGS: list[tuple[str, dict[str, Any], str]] = [
+    (IG, {"steps": 0}, "parameter 'steps' of integrated-gradients must be at least 1, not 0."),
+    (IG, {"steps": -3}, "must be at least 1, not -3."),
+    (IG, {"steps": "many"}, "parameter 'steps' of integrated-gradients must be of kind int, not 'many'."),
+    (IG, {"steps": 2.5}, "must be of kind int, not 2.5."),
+    (IG, {"steps": 1, "quadrature": "trapezoid"}, "the trapezoid rule needs at least 2 steps."),
+    (
+        IG,
+        {"quadrature": "midle"},
+        "parameter 'quadrature' of integrated-gradients cannot be 'midle'. Did you mean 'middle'?",
+    ),
+    (IG, {"chunk": 51}, "chunk=51 is larger than the 50 inputs there are."),
+    (IG, {"chunk": -1}, "parameter 'chunk' of integrated-gradients must be at least 0, not -1."),
+    (IG, {"step": 5}, "integrated-gradients has no parameter 'step'. Did you mean 'steps'?"),
+    (SMOOTH, {"samples": 0}, "parameter 'samples' of smoothgrad must be at least 1, not 0."),
+    (SMOOTH, {"samples": 4, "chunk": 5}, "chunk=5 is larger than the 4 inputs there are."),
+    (SMOOTH, {"sigma": -0.1}, "parameter 'sigma' of smoothgrad must be at least 0, not -0.1."),
+    (SMOOTH, {"base": "grad-cam"}, "parameter 'base' of smoothgrad cannot be 'grad-cam'."),
+    (SMOOTH, {"variant": "max"}, "parameter 'variant' of smoothgrad cannot be 'max'."),
+]
+
+
+@pytest.mark.parametrize(("method", "settings", "message"), SETTINGS)
+def test_settings_out_of_range_are_refused_by_name(method: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        compile_model(plain(), method, **settings)
