@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,10 +13,12 @@ import typer
 
 from onnxplain.cli import options as o
 from onnxplain.cli import report
-from onnxplain.compiler import chosen_methods, explain
-from onnxplain.errors import UnsupportedModel, UnsupportedOp
+from onnxplain.compiler import chosen_methods, explain, explained
+from onnxplain.errors import OnnxplainError, UnsupportedModel, UnsupportedOp
 from onnxplain.ir.load import load
 from onnxplain.ir.site import Site
+from onnxplain.ir.wellformed import blaming_the_file
+from onnxplain.methods import REGISTRY
 from onnxplain.methods.heatmap import activation
 from onnxplain.methods.method import Method
 from onnxplain.opening import Opened, Request, open_model, select
@@ -99,20 +102,39 @@ def plan_command(
         sugar={"layer": layer, "baseline": baseline, "noise": noise, "composite": composite},
     )
     chosen = chosen_methods(request.method, request.parameters)
-    subject, log = canonicalise(load(model))
-    wanted = {each.name: each for m, settings in chosen.items() for each in m.passes(settings)}
-    run_passes(subject, wanted.values(), log)
-    opened = open_model(subject, request)
+    source = load(model)
+    with blaming_the_file(source.given, source.name):
+        subject, log = canonicalise(source)
+        wanted = {each.name: each for m, settings in chosen.items() for each in m.passes(settings)}
+        run_passes(subject, wanted.values(), log)
+        opened = open_model(subject, request)
     # The nodes are looked at before anything is emitted, since what is emitted joins the graph.
     plans = [plan_of(opened, m, settings) for m, settings in chosen.items()]
     plans = [_tried(opened, request, p, m, settings) for p, (m, settings) in zip(plans, chosen.items(), strict=True)]
+    refused = [plan.refused for plan in plans if plan.refused]
+    instead = _that_work(model, request, chosen) if refused else None
     if as_json:
-        typer.echo(json.dumps(_entries(model, opened, log, plans), indent=2))
+        entries = _entries(model, opened, log, plans)
+        typer.echo(json.dumps(entries if instead is None else {**entries, "would_work": instead}, indent=2))
     else:
         _show(model, opened, log, plans)
-    refused = [plan.refused for plan in plans if plan.refused]
+        if instead is not None:
+            names = ", ".join(instead) if instead else "no method"
+            report.console().print(f"\nwould work: {names}", markup=False)
     if refused:
         raise UnsupportedOp(refused[0])
+
+
+def _that_work(model: Path, request: Request, chosen: Mapping[Method, Any]) -> list[str]:
+    """The other methods that take the model as they are, each tried in memory."""
+    found = []
+    for other in REGISTRY.values():
+        if other in chosen:
+            continue
+        with suppress(OnnxplainError):
+            explained(model, replace(request, method=other.name, parameters={}))
+            found.append(other.name)
+    return found
 
 
 def plan_of(opened: Opened, method: Method, settings: Mapping[str, Any]) -> Plan:

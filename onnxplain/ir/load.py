@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from onnxplain.errors import BadModel
 from onnxplain.ir.order import order
 from onnxplain.ir.weights import WeightStore, external_tensors, stored_tensors
-from onnxplain.ir.wellformed import refuse_garbled, refuse_malformed
+from onnxplain.ir.wellformed import refuse_garbled, refuse_malformed, refuse_untyped
 
 _CHUNK = 1 << 22
 
@@ -90,6 +90,8 @@ def _source(proto: onnx.ModelProto, *, folder: Path | None, sha256: str, name: s
     order(proto.graph)
     _refuse_dangling(proto.graph, name)
     refuse_garbled(proto, name)
+    for value in (*proto.graph.input, *proto.graph.output):
+        refuse_untyped(value, name)
     for tensor in stored_tensors(proto):
         refuse_malformed(tensor, name)
     weights = WeightStore(folder)

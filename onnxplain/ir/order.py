@@ -1,4 +1,4 @@
-"""Nodes in the order in which they can run: ONNX asks for it, ONNX Runtime does not, and its own converters break it."""
+"""Nodes in the order in which they can run. ONNX asks for it; ONNX Runtime does not, and its converters break it."""
 
 from __future__ import annotations
 

@@ -67,6 +67,18 @@ def refuse_garbled(message: Message, name: str) -> None:
             )
 
 
+def refuse_untyped(value: onnx.ValueInfoProto, name: str) -> None:
+    """Raises: BadModel if an input or output is a tensor of a type that there is not."""
+    if (
+        value.type.HasField("tensor_type")
+        and value.type.tensor_type.elem_type not in onnx.TensorProto.DataType.values()
+    ):
+        raise BadModel(
+            f"{name} is broken: {value.name!r} has type {value.type.tensor_type.elem_type}, which ONNX does not have.\n"
+            "  Check that the download is complete, or export it again."
+        )
+
+
 def refuse_malformed(tensor: onnx.TensorProto, name: str) -> None:
     """Raises: BadModel if a stored tensor's type, sizes and data do not go together."""
     known = tensor.data_type in onnx.TensorProto.DataType.values() and tensor.data_type != onnx.TensorProto.UNDEFINED

@@ -10,6 +10,7 @@ import numpy as np
 from onnxplain.errors import UsageError
 from onnxplain.ir.site import Rule
 from onnxplain.ir.value import Value
+from onnxplain.ir.weights import Array
 from onnxplain.methods.heatmap import positive
 from onnxplain.methods.method import Method, Parameter, Settings, at_least
 from onnxplain.methods.study import Study
@@ -34,6 +35,7 @@ COMPAT = Parameter(
     "conventions of another library",
     ("none", "captum", "zennit", "innvestigate"),
 )
+ZENNIT = Parameter("compat", str, "none", "conventions of another library", ("none", "zennit"))
 BIAS = Parameter("bias", bool, True, "whether the bias takes part and absorbs relevance")
 COMMON = (
     Parameter("stabiliser", float, 1e-6, "keeps other denominators than epsilon's from zero", check=at_least(0)),
@@ -84,11 +86,17 @@ def _needs_bounds(study: Study, composite: Composite) -> bool:
 
 
 def _bounds(study: Study, settings: Settings) -> tuple[Value, Value]:
-    """The lowest and the highest input, of batch 1. Raises: UsageError if they are not known."""
-    return tuple(_bound(study, name, settings[name], pixel) for name, pixel in (("low", 0.0), ("high", 255.0)))  # type: ignore[return-value]
+    """The lowest and the highest input, of batch 1. Raises: UsageError if they are not known or in the wrong order."""
+    low, high = (_level(study, name, settings[name], pixel) for name, pixel in (("low", 0.0), ("high", 255.0)))
+    if settings["low"] == settings["high"] == "auto":
+        low, high = np.minimum(low, high), np.maximum(low, high)
+    if np.any(low >= high):
+        raise UsageError(f"low={settings['low']} is not below high={settings['high']} in every channel.")
+    return tuple(constant_colour(study.g, study.x, study.layout, level) for level in (low, high))  # type: ignore[return-value]
 
 
-def _bound(study: Study, name: str, asked: str, pixel: float) -> Value:
+def _level(study: Study, name: str, asked: str, pixel: float) -> Array:
+    """A bound of the input: one number, or one for each channel."""
     if asked == "auto":
         if study.preprocess is None:
             raise UsageError(
@@ -106,7 +114,7 @@ def _bound(study: Study, name: str, asked: str, pixel: float) -> Value:
     channels = study.x.shape[channel] if channel is not None else 1
     if level.size not in (1, channels):
         raise UsageError(f"{name} has {level.size} numbers, and the input has {channels} channels.")
-    return constant_colour(study.g, study.x, study.layout, level)
+    return level
 
 
 def _missing(study: Study, settings: Settings, attribution: Value) -> Value:
@@ -170,7 +178,7 @@ def _alpha_beta(settings: Settings) -> tuple[Rule, str]:
         )
     if settings["compat"] == "captum":
         if beta:
-            raise UsageError("compat=captum has alpha=1, beta=0 only, as Captum does.")
+            raise UsageError("compat=captum has alpha=1, beta=0 alone, as Captum does: --set alpha=1 --set beta=0.")
         return captum_alpha1_beta0(), "alpha 1, beta 0 (captum)"
     whole = settings["compat"] == "innvestigate"
     rule = alpha_beta(alpha, beta, settings["stabiliser"], settings["bias"], whole_bias=whole)
@@ -205,19 +213,19 @@ METHODS = (
             _alpha_beta, ALPHA, BETA, BIAS),
     _single("lrp-zplus", "positive contributions alone", "Montavon et al. 2017, eq. 17", _z_plus, BIAS),
     _method("lrp-epsilon-plus", "z+ in convolutions, epsilon in dense layers", _ZENNIT,
-            lambda p: tables.epsilon_plus(p["epsilon"], _options(p)), EPSILON),
+            lambda p: tables.epsilon_plus(p["epsilon"], _options(p)), EPSILON, ZENNIT),
     _method("lrp-epsilon-plus-flat", "the same, flat in the first layer", _ZENNIT,
-            lambda p: tables.epsilon_plus_flat(p["epsilon"], _options(p)), EPSILON),
+            lambda p: tables.epsilon_plus_flat(p["epsilon"], _options(p)), EPSILON, ZENNIT),
     _method("lrp-epsilon-alpha2-beta1", "alpha 2, beta 1 in convolutions, epsilon in dense layers", _ZENNIT,
-            lambda p: tables.epsilon_alpha_beta(p["epsilon"], _options(p)), EPSILON),
+            lambda p: tables.epsilon_alpha_beta(p["epsilon"], _options(p)), EPSILON, ZENNIT),
     _method("lrp-epsilon-alpha2-beta1-flat", "the same, flat in the first layer", _ZENNIT,
-            lambda p: tables.epsilon_alpha_beta_flat(p["epsilon"], _options(p)), EPSILON),
+            lambda p: tables.epsilon_alpha_beta_flat(p["epsilon"], _options(p)), EPSILON, ZENNIT),
     _method("lrp-epsilon-gamma-box", "box, then gamma in convolutions, epsilon in dense layers", _ZENNIT,
-            lambda p: tables.epsilon_gamma_box(p["epsilon"], p["gamma"], _options(p)), EPSILON, GAMMA, *BOUNDS),
+            lambda p: tables.epsilon_gamma_box(p["epsilon"], p["gamma"], _options(p)), EPSILON, GAMMA, *BOUNDS, ZENNIT),
     _method("lrp-composite", "box, gamma, epsilon and LRP-0 from the input to the score", "Montavon et al. 2019",
             lambda p: tables.montavon(p["gamma"], _options(p)), GAMMA, *BOUNDS),
     _method("excitation-backprop", "z+ everywhere", "Zhang et al. 2016",
-            lambda p: tables.excitation_backprop(_options(p))),
+            lambda p: tables.excitation_backprop(_options(p)), ZENNIT),
     _method("deep-taylor", "z+ without bias, w^2 in the first layer", "Montavon et al. 2017; survey eq. 16-18",
             lambda p: tables.deep_taylor(False, _options(p)), start=rectified),
     _method("deep-taylor-bounded", "z+ without bias, box in the first layer", "Montavon et al. 2017; survey eq. 16-18",

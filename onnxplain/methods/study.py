@@ -95,8 +95,8 @@ class Study:
         """Whether the input is known to have no negative value: pixels that are only scaled."""
         if self.preprocess is None:
             return False
-        mean, std = (np.atleast_1d(np.asarray(self.preprocess[name], np.float64)) for name in ("mean", "std"))
-        return bool(np.all(-mean / std >= 0))
+        scale, mean, std = (np.asarray(self.preprocess[name], np.float64) for name in ("scale", "mean", "std"))
+        return all(bool(np.all((pixel * scale - mean) / std >= 0)) for pixel in (0, 255))
 
     def tap(self, layer: str = "") -> Tap:
         """A layer to look at: the one named, or the last of which every place still counts."""

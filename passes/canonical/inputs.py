@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import onnx_graphsurgeon as gs
+from onnx import TensorProto
 
 from onnxplain.errors import UnsupportedModel, UsageError, enumerated, nearest
 from onnxplain.ir.model import Model
@@ -17,12 +19,12 @@ def select_input(model: Model, name: str | None) -> gs.Tensor:
     """
     inputs = {t.name: t for t in model.graph.inputs}
     if name is None and len(inputs) != 1:
-        listed = enumerated([f"{t.name} {t.dtype}" for t in inputs.values()])
+        listed = enumerated([f"{t.name} {_kind(t)}" for t in inputs.values()])
         raise UsageError(f"{model.name} has {len(inputs)} inputs: {listed}.\n  Say which to explain: --input NAME.")
     if name is not None and name not in inputs:
         raise UsageError(f"{model.name} has no input {name!r}. {nearest(name, inputs, kind='inputs')}")
     chosen = model.graph.inputs[0] if name is None else inputs[name]
-    if chosen.dtype is None or isinstance(chosen.dtype, int) or not np.issubdtype(np.dtype(chosen.dtype), np.floating):
+    if not _is_real(chosen):
         raise UnsupportedModel(
             f"input {chosen.name!r} holds {_kind(chosen)}, and an attribution needs real numbers.\n"
             "  Export the model with a float input: do the conversion from integers before the graph."
@@ -34,5 +36,14 @@ def select_input(model: Model, name: str | None) -> gs.Tensor:
     return chosen
 
 
+def _is_real(tensor: gs.Tensor) -> bool:
+    """Whether it holds floats of a type that runtimes compute with; bfloat16 among them, eight bits not."""
+    if tensor.dtype is None or isinstance(tensor.dtype, int):
+        return bool(tensor.dtype == TensorProto.BFLOAT16)
+    return np.dtype(tensor.dtype) == ml_dtypes.bfloat16 or bool(np.issubdtype(np.dtype(tensor.dtype), np.floating))
+
+
 def _kind(tensor: gs.Tensor) -> str:
+    if isinstance(tensor.dtype, int):
+        return str(TensorProto.DataType.Name(tensor.dtype)).lower()
     return "strings" if tensor.dtype == np.dtype(object) else str(tensor.dtype)

@@ -52,7 +52,7 @@ def select_output(model: Model, name: str | None, index: int | None = None) -> g
 def scores_of(output: gs.Tensor) -> Scores:
     """The tensor before a trailing Softmax, LogSoftmax or Sigmoid; the output itself where there is none.
 
-    Raises: UnsupportedModel if nothing is known of its shape, or it has no axis for a batch.
+    Raises: UnsupportedModel if nothing is known of its shape, it has no axis for a batch, or it is empty.
     """
     found, tensor = Scores(output), output
     while tensor.inputs and tensor.inputs[0].op in _TO_PROBABILITY | _RESHAPING:
@@ -63,7 +63,7 @@ def scores_of(output: gs.Tensor) -> Scores:
     shape = found.tensor.shape
     if shape is None:
         _refuse_unknown(found.tensor, output)
-    if not shape:
+    if not shape or 0 in shape:
         raise UnsupportedModel(
             f"output {output.name!r} is not a classifier's: its scores {found.tensor.name!r} have shape "
             f"{_shape(found.tensor)}, and (N, classes) is needed.\n"
@@ -79,21 +79,25 @@ def _softmax_axis(node: gs.Node) -> int | None:
 
 
 def _refuse_unknown(scores: gs.Tensor, output: gs.Tensor) -> None:
-    """Raises: UnsupportedOp naming the operator behind which nothing is known any more, if there is one."""
-    waiting, seen = [scores], {scores.name}
+    """Raises: UnsupportedOp naming every operator behind which nothing is known any more, if there is one."""
+    waiting, seen, found = [scores], {scores.name}, []
     while waiting:
-        tensor = waiting.pop()
-        for node in tensor.inputs:
-            unknown = [t for t in node.inputs if t.shape is None and not t.is_empty()]
-            if not unknown and not onnx.defs.has(node.op, node.domain or ""):
-                domain = f" of domain {node.domain!r}" if node.domain else ""
-                raise UnsupportedOp(
-                    f"there is no rule for {node.op!r}{domain} (node {node.name!r}).\n"
-                    f"  It lies before output {output.name!r}; neither its derivative nor what it returns is known.\n"
-                    "  Export the model with standard ONNX operators."
-                )
-            waiting += [t for t in unknown if t.name not in seen]
+        for node in waiting.pop().inputs:
+            if not onnx.defs.has(node.op, node.domain or ""):
+                found.insert(0, node)
+            unknown = [t for t in node.inputs if t.shape is None and not t.is_empty() and t.name not in seen]
+            waiting += unknown
             seen.update(t.name for t in unknown)
+    if not found:
+        return
+    first, *others = list({node.name: node for node in found}.values())
+    also = f"\n  The same holds for {enumerated([f'{n.op} ({n.name})' for n in others])}." if others else ""
+    domain = f" of domain {first.domain!r}" if first.domain else ""
+    raise UnsupportedOp(
+        f"there is no rule for {first.op!r}{domain} (node {first.name!r}).\n"
+        f"  It lies before output {output.name!r}; neither its derivative nor what it returns is known.{also}\n"
+        "  Export the model with standard ONNX operators."
+    )
 
 
 def _shape(tensor: gs.Tensor) -> str:

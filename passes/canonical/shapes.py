@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnx import ModelProto, NodeProto, helper, shape_inference
+from onnx import GraphProto, ModelProto, NodeProto, helper, shape_inference
 
 from onnxplain.errors import BadModel
 from onnxplain.ir.infer import LIKE_FIRST, POOLS, RIGHT_FROM
@@ -21,8 +21,7 @@ class InferShapes(Pass[Source]):
 
     def run(self, source: Source) -> Report:
         del source.proto.graph.value_info[:]
-        for output in source.proto.graph.output:
-            output.type.tensor_type.ClearField("shape")
+        _forget_sizes(source.proto.graph)
         kept = _stand_in(source.proto)
         version = opset_of(source.proto)
         _import(source.proto, RIGHT_FROM if any(n.op_type in POOLS for n in source.proto.graph.node) else version)
@@ -38,6 +37,16 @@ class InferShapes(Pass[Source]):
         for index, node in kept.items():
             source.proto.graph.node[index].CopyFrom(node)
         return Report(len(inferred.graph.value_info))
+
+
+def _forget_sizes(graph: GraphProto) -> None:
+    """Drop the declared sizes of the outputs, and of those of the branches within."""
+    for output in graph.output:
+        if output.type.HasField("tensor_type"):
+            output.type.tensor_type.ClearField("shape")
+    for node in graph.node:
+        for attribute in node.attribute if node.op_type == "If" else ():
+            _forget_sizes(attribute.g)
 
 
 def _import(proto: ModelProto, version: int) -> None:

@@ -113,4 +113,13 @@ def expanded(source: list[Dim], target: list[Dim]) -> list[Dim]:
     """The sizes that an Expand to that target gives."""
     rank = max(len(source), len(target))
     pairs = zip([1] * (rank - len(source)) + source, [1] * (rank - len(target)) + target, strict=True)
-    return [have if want == 1 else want if have == 1 or isinstance(want, int) else have for have, want in pairs]
+    return [_stretched(have, want) for have, want in pairs]
+
+
+def _stretched(have: Dim, want: Dim) -> Dim:
+    """One size of an Expand. A size known by name alone may be one, and then the other decides."""
+    if want == 1:
+        return have
+    if have == 1 or isinstance(want, int):
+        return want
+    return have if isinstance(have, int) or have == want else None

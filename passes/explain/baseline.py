@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from onnxplain.errors import UsageError
@@ -62,7 +63,7 @@ def checked(array: Array, x: Value, where: str, *, several: bool = False) -> Arr
     real = np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)
     if not real or not np.isfinite(array).all():
         raise UsageError(f"{where} holds NaN, infinity or no real numbers at all ({array.dtype}).")
-    if np.abs(array).max() > np.finfo(str(x.dtype)).max:
+    if np.abs(array).max() > float(ml_dtypes.finfo(x.dtype).max):  # type: ignore[no-untyped-call]
         raise UsageError(f"{where} holds numbers beyond what the model's input can be ({x.dtype}).")
     return array.astype(x.dtype)
 

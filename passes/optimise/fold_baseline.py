@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import ModelProto
+from onnx.helper import tensor_dtype_to_np_dtype
 from onnx.reference import ReferenceEvaluator
 
 from onnxplain.errors import OnnxplainError, UsageError
@@ -98,7 +99,8 @@ def _is_known(tensor: gs.Tensor) -> bool:
 
 
 def _bytes(tensor: gs.Tensor) -> int:
-    return int(np.prod(tensor.shape, dtype=np.int64)) * int(np.dtype(tensor.dtype).itemsize)
+    dtype = tensor_dtype_to_np_dtype(tensor.dtype) if isinstance(tensor.dtype, int) else np.dtype(tensor.dtype)
+    return int(np.prod(tensor.shape, dtype=np.int64)) * int(dtype.itemsize)
 
 
 def _alone(graph: gs.Graph, outputs: list[gs.Tensor]) -> gs.Graph:

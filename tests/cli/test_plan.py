@@ -3,6 +3,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+from onnx import numpy_helper
+
 from tests.cli.program import listing, program
 from tests.runtime.tiny import classifier, saved, text
 
@@ -66,3 +69,36 @@ def test_what_the_passes_did_is_listed(tmp_path: Path) -> None:
     model.opset_import[0].version = 13
     found = json.loads(program("plan", saved(model, tmp_path / "m.onnx"), "--method", "gradient", "--json").stdout)
     assert ("ConvertOpset", 1) in [(done["name"], done["changed"]) for done in found["passes"]]
+
+
+HALF_KNOWN = """g (float[N,3,8,8] x) => (float[N,6] y) <float[6,3,3,3] w> {
+    [conv] c = Conv<pads = [1,1,1,1]>(x, w) [relu] r = Relu(c) [pool] p = GlobalAveragePool(r)
+    [flat] f = Flatten(p) [odd] y = Bernoulli(f) }"""
+
+
+def test_where_a_method_is_refused_those_that_would_work_are_named(tmp_path: Path) -> None:
+    half = text(HALF_KNOWN)
+    weights = np.random.default_rng(0).standard_normal((6, 3, 3, 3)).astype(np.float32)
+    half.graph.initializer.append(numpy_helper.from_array(weights, "w"))
+    model = saved(half, tmp_path / "model.onnx")
+    result = program("plan", model, "--method", "gradient")
+    assert result.exit_code == 1
+    assert "\nwould work: fem\n" in result.stdout
+    found = json.loads(program("plan", model, "--method", "gradient", "--json").stdout)
+    assert found["would_work"] == ["fem"]
+
+
+def test_where_nothing_works_it_says_so_and_where_all_is_well_it_says_nothing(tmp_path: Path) -> None:
+    graph = "g (float[N,4] x) => (float[N,4] y) { [a] b = Bernoulli(x) [c] y = Bernoulli(b) }"
+    result = program("plan", saved(text(graph), tmp_path / "odd.onnx"), "--method", "gradient")
+    assert "would work: no method" in result.stdout
+    fine = program("plan", saved(classifier(), tmp_path / "fine.onnx"), "--method", "gradient", "--json")
+    assert "would_work" not in json.loads(fine.stdout)
+
+
+def test_every_unknown_operator_is_named_at_once(tmp_path: Path) -> None:
+    graph = "g (float[N,4] x) => (float[N,4] y) { [a] b = lab.Odd(x) [r] c = Relu(b) [d] y = lab.Odder(c) }"
+    result = program("plan", saved(text(graph), tmp_path / "model.onnx"), "--method", "gradient")
+    assert result.exit_code == 1
+    assert "no rule for 'Odd' of domain 'lab' (node 'a')" in result.stderr
+    assert "The same holds for Odder (d)." in result.stderr

@@ -93,6 +93,18 @@ def test_integrated_gradients_of_exported_networks(name: str, exporter: str) -> 
     assert_near(returned["attribution"], expected, 1e-4, name)
 
 
+def test_the_residual_is_what_captum_calls_the_convergence_delta() -> None:
+    """With the sign turned: what is missing from the sum, and not what is too much in it."""
+    x = np.random.default_rng(1).standard_normal((2, 3, 16, 16)).astype(np.float32)
+    method = captum.attr.IntegratedGradients(seeded(Plain()).double())
+    given = torch.from_numpy(x).double()
+    _, delta = method.attribute(given, target=1, n_steps=7, return_convergence_delta=True)
+    model = ready(Plain, 3, 16, 16, exporter="torchscript")
+    residual = run(compile_model(model, "integrated-gradients", steps=7, target=1), x)["residual"]
+    assert np.abs(residual).min() > 1e-3
+    np.testing.assert_allclose(residual, -delta.numpy(), atol=1e-5)
+
+
 def test_captums_trapezoid_falls_short_of_one_and_ours_does_not() -> None:
     """On a linear model the gradient is the same everywhere, so that only the weights' sum matters."""
     linear = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).double()

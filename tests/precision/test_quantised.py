@@ -60,7 +60,7 @@ def test_the_gradient_is_the_straight_through_one_s(name: str, form: str, per_ch
     kinks = [n.output[0] for n in model.graph.node if n.op_type == "Relu"]
     found = run(exposing(model, [*steps, *kinks]), X)
     seen = {key: torch.tensor(found[key].astype(np.float64)) for key in (*steps, *kinks)}
-    expected = gradient(model, torch.tensor(X), 1, score="scores", pinned=seen)
+    expected = gradient(model, torch.tensor(X), np.ones(len(X), np.int64), score="scores", pinned=seen)
     assert_near(found["attribution"], expected.numpy(), 1e-4, name)
 
 

@@ -150,5 +150,7 @@ def finished(s: Sketch, shape: tuple[int, ...]) -> Drawn:
         s.weights,
     )
     opset = s.pick([20, 21, 22, 26] if any(node.op_type == "Gelu" for node in s.nodes) else [18, 20, 21, 22, 26])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=13 if opset > 22 else 10)
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=13 if opset > 22 else 10
+    )
     return Drawn(model, s.rng.standard_normal(shape).astype(np.float32), classes)

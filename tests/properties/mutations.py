@@ -17,7 +17,22 @@ OUTSIDE = ("../outside/secret.bin", "../../outside/secret.bin", "{outside}/secre
 """Where external data must not be read from; `link.bin` is a link that leads there."""
 
 NUMBERS = (0, 1, -1, 2, 3, 7, 16, 255, 1 << 20, 1 << 31, (1 << 63) - 1, -(1 << 63))
-WORDS = ("", "x", "y", "t", "Relu", "Conv", "Loop", "NoSuchOp", "Identity", "ai.onnx.ml", "com.microsoft", "N", "\x00", "é")
+WORDS = (
+    "",
+    "x",
+    "y",
+    "t",
+    "Relu",
+    "Conv",
+    "Loop",
+    "NoSuchOp",
+    "Identity",
+    "ai.onnx.ml",
+    "com.microsoft",
+    "N",
+    "\x00",
+    "é",
+)
 
 CONVOLUTIONAL = """g (float[N,2,6,6] x) => (float[N,3] y) <float[3,2,3,3] w, float[3,3] v> {
     c = Conv<pads = [1,1,1,1]>(x, w) r = Relu(c) p = MaxPool<kernel_shape = [2,2], strides = [2,2]>(r)
@@ -183,5 +198,3 @@ def another(rng: random.Random, value: Any) -> Any:
     if isinstance(value, bytes):
         return value[: rng.randrange(len(value) + 1)]
     return rng.choice((*WORDS, value + "_"))
-
-

@@ -85,7 +85,9 @@ def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
 def concatenated(s: Sketch, x: Tensor) -> Tensor | None:
     axis = s.axis(x)
     at = axis % x.rank
-    same = [t for t in s.live if t.rank == x.rank and t.shape[:at] + t.shape[at + 1 :] == x.shape[:at] + x.shape[at + 1 :]]
+    same = [
+        t for t in s.live if t.rank == x.rank and t.shape[:at] + t.shape[at + 1 :] == x.shape[:at] + x.shape[at + 1 :]
+    ]
     y = s.pick(same)
     s.repeating = True
     shape = list(x.shape)

@@ -69,7 +69,9 @@ def fuzz(folder: Path, workers: Workers, seeds: range) -> Counter[str]:
         seen[result.split(":")[0]] += 1
         if result.startswith("WRONG"):
             wrong[seed] = result
-    assert not wrong, f"{len(wrong)} of {len(seeds)}: " + "\n".join(f"{s}: {w[-600:]}" for s, w in list(wrong.items())[:5])
+    assert not wrong, f"{len(wrong)} of {len(seeds)}: " + "\n".join(
+        f"{s}: {w[-600:]}" for s, w in list(wrong.items())[:5]
+    )
     return seen
 
 

@@ -12,7 +12,9 @@ def mobilenet_v1() -> nn.Module:
     def separable(inputs: int, outputs: int, stride: int) -> nn.Module:
         return nn.Sequential(ConvNorm(inputs, inputs, 3, stride, groups=inputs), ConvNorm(inputs, outputs, 1))
 
-    return nn.Sequential(ConvNorm(3, 8, 3, 2), separable(8, 16, 1), separable(16, 24, 2), separable(24, 24, 1), Head(24))
+    return nn.Sequential(
+        ConvNorm(3, 8, 3, 2), separable(8, 16, 1), separable(16, 24, 2), separable(24, 24, 1), Head(24)
+    )
 
 
 def inverted(
@@ -49,13 +51,15 @@ def mobilenet_v3() -> nn.Module:
         inverted(12, 16, 2, act=nn.Hardswish),
     )
     head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 32), nn.Hardswish(), nn.Dropout(), nn.Linear(32, 10))
-    return nn.Sequential(
-        ConvNorm(3, 8, 3, 2, act=nn.Hardswish), *blocks, ConvNorm(16, 32, 1, act=nn.Hardswish), *head
-    )
+    return nn.Sequential(ConvNorm(3, 8, 3, 2, act=nn.Hardswish), *blocks, ConvNorm(16, 32, 1, act=nn.Hardswish), *head)
 
 
 def mnasnet() -> nn.Module:
-    blocks = (inverted(8, 12, 2, act=nn.ReLU), inverted(12, 12, kernel=5, act=nn.ReLU), inverted(12, 16, 2, act=nn.ReLU))
+    blocks = (
+        inverted(8, 12, 2, act=nn.ReLU),
+        inverted(12, 12, kernel=5, act=nn.ReLU),
+        inverted(12, 16, 2, act=nn.ReLU),
+    )
     return nn.Sequential(ConvNorm(3, 8, 3, 2), *blocks, ConvNorm(16, 32, 1), Head(32, dropout=True))
 
 

@@ -64,7 +64,12 @@ def test_the_whole_matrix(each: Architecture, exporter: str, batch: str, method:
 ATTENTION = ("vit", "deit", "maxvit")
 """Their attention is one call, which the exporter spells out from opset 14 on."""
 
-OLD = [(z, opset) for z in ZOO for opset in ((14,) if z.name in ATTENTION else (9, 13)) if (z.name, opset) != ("swin-v2", 9)]
+OLD = [
+    (z, opset)
+    for z in ZOO
+    for opset in ((14,) if z.name in ATTENTION else (9, 13))
+    if (z.name, opset) != ("swin-v2", 9)
+]
 
 
 @pytest.mark.slow
@@ -84,6 +89,8 @@ def test_a_free_batch_takes_any_number_of_samples_and_keeps_its_name(name: str) 
     assert one["attribution"].shape == (1, *each.shape)
     assert relative_error(one["attribution"], known.gradient[:1]) <= GRADIENT
     compiled = compile_model(model)
-    by_name = {v.name: v.type.tensor_type.shape.dim[0].dim_param for v in (*compiled.graph.input, *compiled.graph.output)}
+    by_name = {
+        v.name: v.type.tensor_type.shape.dim[0].dim_param for v in (*compiled.graph.input, *compiled.graph.output)
+    }
     assert {by_name[name] for name in ("pixels", "attribution", "heatmap", "explained_score")} == {"batch"}
     assert run(compiled, known.inputs[0].numpy())["heatmap"].shape[0] == len(known.inputs[0])

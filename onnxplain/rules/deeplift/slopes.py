@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
+import ml_dtypes
 
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.site import Site
@@ -65,7 +65,8 @@ def beyond(g: Builder, a: Value, b: Value, a_rectified: Value | None = None, b_r
 
     It is 1 where both are positive, 0 where neither is, however near they are.
     """
-    size = abs(a) + (abs(b) + float(np.finfo(str(a.dtype)).tiny))
+    least = min(float(ml_dtypes.finfo(a.dtype).tiny), 1e-7)  # type: ignore[no-untyped-call]
+    size = abs(a) + (abs(b) + least)
     return (
         (g.relu(a) if a_rectified is None else a_rectified) + (g.relu(b) if b_rectified is None else b_rectified)
     ) / size

@@ -148,7 +148,7 @@ def _where(file: _File, index: int, line: Mapping[str, Any]) -> Where:
         here = chosen(site) if chosen else all(place(site) for place in places)
         if here and not serves(site):
             raise UsageError(
-                f"{file.at(index, 'rule')}: rule {line['rule']!r} is for {whom}, and {site.name!r} is a {site.op}."
+                f"{file.at(index, 'rule')}: rule {line['rule']!r} is for {whom}, not for {site.op} {site.name!r}."
             )
         return here
 
@@ -166,6 +166,7 @@ def _keeps_shape(site: Site) -> bool:
 
 
 _SERVES: dict[str, tuple[Where, str]] = {
+    "box": (first(is_linear), "layers with weights that have no other before them"),
     "zero": (_shares, "layers with weights, sums and pools"),
     "epsilon": (_shares, "layers with weights, sums and pools"),
     "pass": (_keeps_shape, "operators with one signal that keep its shape"),

@@ -1,0 +1,150 @@
+"""float16, mixed, bfloat16 and double: the model computes as before, what explains it in single precision at least."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, numpy_helper
+from onnxruntime.transformers.float16 import convert_float_to_float16
+
+from onnxplain import compile_model
+from tests.oracle import gradient
+from tests.precision.networks import NETWORKS, exported, pictures
+from tests.running import Array, assert_near, explained, exposing, kinks, net, relative_error, run
+
+METHODS = (
+    "gradient",
+    "guided-backprop",
+    "integrated-gradients",
+    "smoothgrad",
+    "grad-cam",
+    "fem",
+    "lrp-eps",
+    "lrp-epsilon-plus",
+    "lrp-epsilon-alpha2-beta1",
+    "deeplift-rescale",
+)
+SHARING = ("integrated-gradients", "lrp-epsilon-plus", "deeplift-rescale")
+X = pictures(4)
+ROUNDING = 2.0**-11
+"""Half precision's: of every weight, input and activation."""
+
+
+@cache
+def half(name: str, mixed: bool) -> onnx.ModelProto:
+    """mixed: float32 at the inputs and outputs."""
+    model: onnx.ModelProto = convert_float_to_float16(exported(name), keep_io_types=mixed)
+    return model
+
+
+def given(mixed: bool) -> Array:
+    return X if mixed else X.astype(np.float16)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_family_runs_and_returns_single_precision(name: str, method: str, mixed: bool) -> None:
+    model, x = half(name, mixed), given(mixed)
+    found = explained(model, x, method)
+    for role in ("attribution", "heatmap", "explained_score"):
+        assert found[role].dtype == np.float32, role
+        assert np.isfinite(found[role]).all()
+    original = run(model, x)["scores"]
+    assert found["scores"].dtype == original.dtype
+    # Runtimes fuse other nodes where a tensor is also read by the explanation: one rounding of the largest score.
+    assert np.abs(found["scores"].astype(np.float64) - original).max() <= 2 * ROUNDING * np.abs(original).max()
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_gradient_is_exact_for_the_half_precision_weights(name: str, mixed: bool) -> None:
+    """These networks are linear between kinks: with the kinks of the same run, nothing of half precision is left.
+
+    Compared in float64 with what the float16 weights are; the tolerance is float32's.
+    """
+    model = compile_model(half(name, mixed), "gradient", target=1)
+    seen = kinks(model)
+    found = run(exposing(model, seen), given(mixed))
+    pinned = {key: torch.tensor(found[key].astype(np.float64)) for key in seen}
+    classes = np.ones(len(X), np.int64)
+    x = torch.tensor(given(mixed).astype(np.float64))
+    expected = gradient(model, x, classes, score="scores", pinned=pinned)
+    assert_near(found["attribution"], expected.numpy(), 1e-5, name)
+
+
+@pytest.mark.parametrize("method", SHARING)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_methods_that_average_or_share_agree_with_the_single_precision_model(name: str, method: str) -> None:
+    """Within 20 roundings: some eight layers round weights and activations once each, and a ReLU near zero may flip.
+
+    Measured: 0.05 to 0.8 percent.
+    """
+    found = explained(half(name, False), given(False), method, target=1)["attribution"]
+    expected = explained(exported(name), X, method, target=1)["attribution"]
+    assert relative_error(found, expected) <= 20 * ROUNDING
+
+
+def test_relevance_divided_by_a_sum_near_zero_does_not_overflow() -> None:
+    """A sum of 0.005 takes a relevance of 440: their quotient is beyond half precision's largest number."""
+    model = net(
+        "g (float16[N,2] x) => (float16[N,1] y) { h = MatMul(x, w) r = Relu(h) t = MatMul(r, v) y = MatMul(t, v) }"
+    )
+    w = np.asarray([1.0, -0.99951171875])
+    for key, value in (("w", w[:, None]), ("v", [[300.0]])):
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.float16), key))
+    x = np.asarray([[10, 10]], np.float16)
+    found = explained(model, x, "lrp-eps")
+    score = found["explained_score"][0]
+    assert score / (x[0] @ w) > np.finfo(np.float16).max
+    assert_near(found["attribution"], (x[0] * w * score / (x[0] @ w))[None], 1e-2)
+
+
+def test_the_sum_over_a_large_picture_is_not_cut_off() -> None:
+    """Of 224 by 224 values of one, half precision sums no more than 2048 one after the other."""
+    model = net(
+        "g (float16[1,1,224,224] x) => (float16[1,2] y) { m = GlobalAveragePool(x) f = Flatten(m) y = Gemm(f, w) }"
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.asarray([[1.0, 2.0]], np.float16), "w"))
+    found = explained(model, np.ones((1, 1, 224, 224), np.float16), "lrp-eps")
+    assert abs(found["attribution"].sum() - 2) < 1e-3
+    assert abs(found["residual"]).max() < 1e-3
+
+
+def test_double_stays_double() -> None:
+    model = net("g (double[N,6] x) => (double[N,3] y) { h = MatMul(x, w) r = Tanh(h) y = MatMul(r, v) }")
+    rng = np.random.default_rng(0)
+    w, v, x = rng.standard_normal((6, 5)), rng.standard_normal((5, 3)), rng.standard_normal((4, 6))
+    model.graph.initializer.extend([numpy_helper.from_array(w, "w"), numpy_helper.from_array(v, "v")])
+    for method in ("gradient", "integrated-gradients", "lrp-eps", "deeplift-rescale"):
+        found = explained(model, x, method, target=1)
+        assert found["attribution"].dtype == np.float64, method
+        if method == "gradient":
+            expected = ((1 - np.tanh(x @ w) ** 2) * v[:, 1]) @ w.T
+            assert_near(found["attribution"], expected, 1e-12)
+        if method in ("integrated-gradients", "deeplift-rescale"):
+            assert np.abs(found["residual"]).max() < 1e-10, method
+
+
+def bfloat16() -> onnx.ModelProto:
+    model = net("g (bfloat16[N,6] x) => (bfloat16[N,3] y) { h = MatMul(x, w) r = Relu(h) y = MatMul(r, v) }")
+    rng = np.random.default_rng(0)
+    for key, shape in (("w", (6, 5)), ("v", (5, 3))):
+        values = rng.standard_normal(shape).astype(ml_dtypes.bfloat16)
+        model.graph.initializer.append(numpy_helper.from_array(values, key))
+    return model
+
+
+@pytest.mark.parametrize("method", ["gradient", "lrp-eps", "integrated-gradients", "deeplift-rescale"])
+def test_bfloat16_compiles_to_a_valid_graph_that_explains_in_single_precision(method: str) -> None:
+    """ONNX Runtime's CPU has no kernels for it, so the graph is checked and not run."""
+    model = compile_model(bfloat16(), method)
+    onnx.checker.check_model(model, full_check=True)
+    types = {o.name: o.type.tensor_type.elem_type for o in model.graph.output}
+    assert types["y"] == TensorProto.BFLOAT16
+    assert types["attribution"] == TensorProto.FLOAT
