@@ -7,7 +7,7 @@ import onnx
 from onnx import numpy_helper
 
 LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "LayerNormalization", "InstanceNormalization"})
-SHAPERS = frozenset({"Unsqueeze", "Reshape", "Identity"})
+SHAPERS = frozenset({"Unsqueeze", "Reshape", "Identity", "Expand"})
 
 
 def without_biases(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -112,8 +112,8 @@ def _refuse_dangling(graph: onnx.GraphProto, name: str) -> None:
         for used in node.input:
             if used not in known:
                 raise BadModel(
-                    f"{name} is broken: node {node.name or ''.join(node.output[:1])!r} ({node.op_type}) uses a tensor {used!r}, "
-                    "which no input, weight or earlier node provides.\n"
+                    f"{name} is broken: node {node.name or ''.join(node.output[:1])!r} ({node.op_type}) uses a tensor "
+                    f"{used!r}, which no input, weight or earlier node provides.\n"
                     "  Check the model with onnx.checker, or export it again."
                 )
         known.update(node.output)

@@ -1,4 +1,4 @@
-"""Whose fault it is: a file that ONNX's own checker refuses is named as such, wherever the pipeline stumbled over it."""
+"""Whose fault it is: a file that ONNX's own checker refuses is named, wherever the pipeline stumbled over it."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def refuse_malformed(tensor: onnx.TensorProto, name: str) -> None:
             fits = _stored(tensor) in _allowed(tensor)
     if not fits:
         raise BadModel(
-            f"{name} is broken: weight {tensor.name!r} of type {tensor.data_type} and sizes {list(tensor.dims)} does not "
-            f"fit what is stored ({len(tensor.raw_data)} bytes).\n"
+            f"{name} is broken: weight {tensor.name!r} of type {tensor.data_type} and sizes {list(tensor.dims)} does "
+            f"not fit what is stored ({len(tensor.raw_data)} bytes).\n"
             "  Check that the download is complete, or export it again."
         )
 

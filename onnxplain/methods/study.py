@@ -87,7 +87,7 @@ class Study:
             low, high = (value_at(g, trace, x, each, "bound") for each in bounds)
             return (low, high) if x.name == self.x.name else (g.minimum(low, high), g.maximum(low, high))
 
-        observe = None if self.ledger is None else self.ledger.watching(composite, trace.source)
+        observe = None if self.ledger is None else self.ledger.watching(composite, trace)
         return walk(g, trace, composite, start, facts=facts, bounds=bounds_of, observe=observe)
 
     @property

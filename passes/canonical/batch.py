@@ -25,9 +25,11 @@ class FreeBatch(Pass[Model]):
             target, shape = model.weights.array(node.inputs[1]).astype(np.int64), node.inputs[0].shape
             if not shape or not target.size or target[0] not in batches:
                 continue
-            if shape[0] != target[0] or node.attrs.get("allowzero", 0):
+            if shape[0] != target[0] or (node.attrs.get("allowzero", 0) and 0 in target):
                 refusals.append(Refusal(node.name, f"its first axis goes from {shape[0]} to {target[0]}"))
                 continue
+            # With allowzero a 0 would mean that there is nothing.
+            node.attrs.pop("allowzero", None)
             node.inputs[1] = gs.Constant(f"{node.name}/kept", np.concatenate([[0], target[1:]]).astype(np.int64))
             changed += 1
         return Report(changed, tuple(refusals))

@@ -80,7 +80,8 @@ def _softmax_axis(node: gs.Node) -> int | None:
 
 def _refuse_unknown(scores: gs.Tensor, output: gs.Tensor) -> None:
     """Raises: UnsupportedOp naming every operator behind which nothing is known any more, if there is one."""
-    waiting, seen, found = [scores], {scores.name}, []
+    waiting, seen = [scores], {scores.name}
+    found: list[gs.Node] = []
     while waiting:
         for node in waiting.pop().inputs:
             if not onnx.defs.has(node.op, node.domain or ""):

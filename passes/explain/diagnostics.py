@@ -8,6 +8,8 @@ from onnxplain.ir.builder import Builder
 from onnxplain.ir.site import Site
 from onnxplain.ir.value import Value
 from onnxplain.passes.explain.backward import Observer
+from onnxplain.passes.explain.samples import places, sum_of_samples
+from onnxplain.passes.explain.trace import Trace
 from onnxplain.rules.composite import Composite
 
 
@@ -22,12 +24,19 @@ class Ledger:
     rows: list[tuple[str, str, str]] = field(default_factory=list)
     sums: list[Value] = field(default_factory=list)
 
-    def watching(self, composite: Composite, source: Value) -> Observer:
-        """An observer for a walk under `composite` to `source`, whose first axis is the batch."""
+    def watching(self, composite: Composite, trace: Trace) -> Observer:
+        """An observer for a walk under `composite` over `trace`."""
+        where = places(trace)
 
         def note(site: Site, arrived: tuple[Value | None, ...], passed: tuple[Value | None, ...]) -> None:
+            outputs, operands = site.ys, [site[i] if site.optional(i) is not None else None for i in site.wrt]
             before, after = (
-                [self._of_samples(v, source) for v in values if v is not None] for values in (arrived, passed)
+                [
+                    sum_of_samples(self.g, v, where.get(of.name), trace.source)
+                    for v, of in zip(values, tensors, strict=False)
+                    if v is not None and of is not None
+                ]
+                for values, tensors in ((arrived, outputs), (passed, operands))
             )
             total = self.g.total(before)
             pair = [total, self.g.total(after) if after else total * 0]
@@ -39,18 +48,3 @@ class Ledger:
     def table(self) -> Value:
         """(N, rows, 2): what arrived at each node and what it passed on."""
         return self.g.concat([self.g.unsqueeze(row, [1]) for row in self.sums], axis=1)
-
-    def _of_samples(self, v: Value, source: Value) -> Value:
-        """The sum over each sample's elements (N,).
-
-        The samples lie along the axis that is as long as the batch; where none is known to be, as when heads lie beside
-        samples, one after the other from the front.
-        """
-        g, batch = self.g, source.shape[0]
-        if batch == 1:
-            return g.reshape(g.sum(v, range(v.rank), keepdims=False), [1])
-        along = [axis for axis, size in enumerate(v.shape) if size is not None and size == batch]
-        if along:
-            return g.sum(v, [axis for axis in range(v.rank) if axis != along[0]], keepdims=False)
-        rows = g.reshape(v, g.concat([g.shape(source, 0, 1), g.ints([-1])], axis=0))
-        return g.sum(rows, [1], keepdims=False)

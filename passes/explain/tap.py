@@ -87,7 +87,7 @@ def candidates(trace: Trace, layout: Layout) -> list[Candidate]:
 def find_tap(trace: Trace, layout: Layout, layer: str = "") -> Tap:
     """The layer to tap: the one asked for, or the last of which every place still counts.
 
-    layer: a node's or tensor's name, or a pattern with * and ? (the last match counts).
+    layer: a node's or tensor's name, or a pattern with * and ? (the last match that is a map counts).
     Raises: UsageError if nothing has that name or it has no spatial extent;
             UnsupportedModel if the network has no layer with places that all paths pass.
     """
@@ -173,7 +173,7 @@ def _asked_for(found: _Places, layer: str) -> Tap:
             f"there is no layer {layer!r} between the input and the score. {nearest(layer, known, kind='layers')}\n"
             "  `onnxplain plan` lists them with their shapes."
         )
-    value = named[matches[-1]]
+    value = next((named[key] for key in reversed(matches) if found.is_map(named[key])), named[matches[-1]])
     if found.is_map(value):
         return found.tap(value)
     if not has_space(value):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from onnx.shape_inference import InferenceError
@@ -105,7 +106,7 @@ def broadcasts(g: Builder, original: Trace) -> bool:
         if any(site.op not in BROADCASTING and _joins_others(site, original) for site in original.sites):
             return False
         return all(
-            _stretches(one.of(y), y)
+            _stretches(one.of(y), y, original.source.shape[0])
             for site in original.sites
             for y in (*site.operands, *site.ys)
             if y.name in one.values
@@ -121,9 +122,19 @@ def _joins_others(site: Site, original: Trace) -> bool:
     )
 
 
-def _stretches(one: Value, many: Value) -> bool:
-    """Whether a tensor of one sample is like that of many but for axes of size one."""
+def _stretches(one: Value, many: Value, batch: Dim) -> bool:
+    """Whether a tensor of one sample is like that of many but for axes of size one.
+
+    Where all sizes are known it must also be that much smaller: a Reshape to sizes with the batch in them is not, and
+    would fail.
+    """
     if one.tensor.shape is None or many.tensor.shape is None:
+        return False
+    sizes = [d for d in (*one.shape, *many.shape, batch) if isinstance(d, int)]
+    if (
+        len(sizes) == one.rank + many.rank + 1
+        and math.prod(sizes[one.rank : -1]) != math.prod(sizes[: one.rank]) * sizes[-1]
+    ):
         return False
     return all(
         have == 1 or (have == want if isinstance(want, int) else axis > 0)

@@ -1,4 +1,4 @@
-"""LRP's methods by their parameters: what each one does, what it refuses, and where the bounds of the input come from."""
+"""LRP's methods by their parameters: what each one does, what it refuses, where the bounds of the input come from."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def mlp() -> onnx.ModelProto:
     return small("a = Gemm<transB = 1>(x, w, b) h = Relu(a) y = Gemm<transB = 1>(h, v, c)", (3, 8), weights())
 
 
-X = np.random.default_rng(2).standard_normal((3, 8)).astype(np.float32)
+X = np.float32(3) * np.random.default_rng(2).standard_normal((3, 8)).astype(np.float32)
 
 
 def explained(method: str, model: onnx.ModelProto | None = None, x: Any = X, **how: Any) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def by_hand(lower: dense.Rule, upper: dense.Rule, x: Floats, *, rectify: bool = 
     p = weights()
     found = []
     for sample in x.astype(np.float64):
-        first = Dense(p["w"], p["b"], sample, np.full(8, -3.0), np.full(8, 4.0))
+        first = Dense(p["w"], p["b"], sample, np.full(8, -9.0), np.full(8, 10.0))
         second = Dense(p["v"], p["c"], np.maximum(first.y, 0), np.zeros(6), np.zeros(6))
         start = np.where(second.y == second.y.max(), second.y, 0)
         found.append(lower(first, upper(second, np.maximum(start, 0) if rectify else start)))
@@ -78,7 +78,7 @@ EVERY: dict[str, tuple[str, dict[str, Any], dense.Rule, dense.Rule]] = {
     "lrp-epsilon-plus": ("lrp-epsilon-plus", {"epsilon": 0.2}, dense.epsilon(0.2), dense.epsilon(0.2)),
     "lrp-epsilon-plus-flat": ("lrp-epsilon-plus-flat", {}, dense.flat(E6, np.ones((6, 8))), dense.epsilon(E6)),
     "excitation-backprop": ("excitation-backprop", {}, dense.alpha_beta(1, 0, E6), dense.alpha_beta(1, 0, E6)),
-    "lrp-composite": ("lrp-composite", {"low": "-3", "high": "4"}, dense.box(E6), dense.epsilon(0)),
+    "lrp-composite": ("lrp-composite", {"low": "-9", "high": "10"}, dense.box(E6), dense.epsilon(0)),
 }  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def test_two_layers_by_hand(method: str, how: dict[str, Any], lower: dense.Rule,
 
 @pytest.mark.parametrize(("method", "how", "lower"), [
     ("deep-taylor", {}, dense.w_square(E6)),
-    ("deep-taylor-bounded", {"low": "-3", "high": "4"}, dense.box(E6)),
+    ("deep-taylor-bounded", {"low": "-9", "high": "10"}, dense.box(E6)),
 ])  # fmt: skip
 def test_deep_taylor_by_hand(method: str, how: dict[str, Any], lower: dense.Rule) -> None:
     """Survey eq. 16 to 18: w^2 or the box at the input, z+ without bias above, and only evidence for the class."""

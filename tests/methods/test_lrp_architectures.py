@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from onnxplain.compiler import compile_model
 from onnxplain.interface import Metadata
 from tests.biases import without_biases
+from tests.catalogue import with_batch
 from tests.running import run
 
 METHODS = ("lrp-0", "lrp-eps", "lrp-gamma", "lrp-epsilon-plus", "lrp-zplus", "lrp-alphabeta", "excitation-backprop")
@@ -79,13 +80,13 @@ class ViT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         parts = self.patches(x).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.token.expand(len(parts), -1, -1), parts], dim=1) + self.place
+        tokens = torch.cat([self.token.expand(parts.shape[0], -1, -1), parts], dim=1) + self.place
         scores: Tensor = self.head(self.norm(self.layers(tokens))[:, 0])
         return scores
 
 
 class ConvNeXt(nn.Module):
-    """A block with a depthwise convolution, a layer norm over channels, GELU, a scale for each channel and a shortcut."""
+    """A block with a depthwise convolution, a layer norm over channels, GELU, a scale per channel and a shortcut."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -152,7 +153,8 @@ def test_relevance_is_finite_and_kept_where_that_is_promised(name: str, opset: i
 @pytest.mark.parametrize("opset", [14, 20])
 @pytest.mark.parametrize("name", sorted(ATTENTION))
 def test_attention_loses_relevance_in_its_softmax_alone(name: str, opset: int) -> None:
-    model = without_biases(exported(name, opset))
+    """Sample by sample, though torch turns its tensors to (T, N, C) and lays heads beside samples."""
+    model = with_batch(without_biases(exported(name, opset)), 2)
     compiled = compile_model(model, "lrp-0", stabiliser=1e-12, diagnostics=True)
     metadata = Metadata.read({e.key: e.value for e in compiled.metadata_props})
     assert metadata is not None

@@ -54,9 +54,9 @@ def test_it_is_standard_normal(noise: Array) -> None:
 
 def test_neighbours_rows_channels_and_draws_do_not_correlate(noise: Array) -> None:
     allowed = 4 / (N / 2) ** 0.5
-    for lag in (1, 2, 3, 7, 63):
+    for lag in (1, 2, 3, 7, 31):
         assert abs(correlation(noise[..., lag:], noise[..., :-lag])) < allowed
-        assert abs(correlation(noise[..., lag:, :], noise[..., :-lag, :])) < allowed * 4
+        assert abs(correlation(noise[..., lag:, :], noise[..., :-lag, :])) < allowed
     assert abs(correlation(noise[:, 1:], noise[:, :-1])) < allowed
     assert abs(correlation(noise[1:], noise[:-1])) < allowed
     assert abs(correlation(noise[1:] ** 2, noise[:-1] ** 2)) < allowed

@@ -119,7 +119,7 @@ class Drawn:
 
 @st.composite
 def graphs(draw: Draw, steps: int = 7) -> Drawn:
-    """A classifier: some steps from the input, each from any tensor that is there, joined and brought to (N, classes)."""
+    """A classifier: some steps from the input, each from any tensor that is there, brought to (N, classes)."""
     seed = draw(st.integers(0, 2**32 - 1))
     rng = np.random.default_rng(seed)
     batch, free = draw(st.integers(1, 3)), draw(st.booleans())

@@ -39,9 +39,10 @@ CONVOLUTIONAL = """g (float[N,2,6,6] x) => (float[N,3] y) <float[3,2,3,3] w, flo
     a = GlobalAveragePool(p) f = Flatten(a) h = Gemm(f, v) y = Softmax(h) }"""
 TOKENS = """g (float[2,3,4] x) => (float[2,4] y) <float[4,4] v> {
     q = MatMul(x, v) axes = Constant<value_ints = [1]>() s = Softmax(q) m = Mul(s, x)
-    sh = Shape(m) n = Constant<value_ints = [-1]>() r = Reshape(m, sh) t = Tanh(r) y = ReduceMean<keepdims = 0>(t, axes) }"""
+    sh = Shape(m) r = Reshape(m, sh) t = Tanh(r) y = ReduceMean<keepdims = 0>(t, axes) }"""
 BRANCHING = """g (float[N,4] x) => (float[N,4] y) <bool flag = {1}> {
-    z = If(flag) <then_branch = a () => (float[N,4] p) { p = Exp(x) }, else_branch = b () => (float[N,4] q) { q = Neg(x) }>
+    z = If(flag) <then_branch = a () => (float[N,4] p) { p = Exp(x) },
+                  else_branch = b () => (float[N,4] q) { q = Neg(x) }>
     y = Add(z, x) }"""
 FUNCTIONS = """<ir_version: 8, opset_import: ["": 17, "own": 1]>
     g (float[N,4] x) => (float[N,4] y) { h = own.Twice(x) y = Clip(h) }

@@ -8,7 +8,6 @@ import numpy as np
 
 from tests.properties.graphs import Sketch, Tensor, step
 
-
 SPATIAL = (3, 4, 5)
 
 

@@ -49,8 +49,9 @@ class Outcome:
 
     refused: the message, where the method refuses the model.
     error:   of the gradient, relative to torch's float64 one, for `gradient`.
-    residual: the largest of |residual| / |what is shared|: the score's difference to the baseline's for DeepLIFT and
-             Integrated Gradients; for LRP the score, of the network without additive constants.
+    residual: the largest of |residual| / |what is shared|: the score's difference to the baseline's for DeepLIFT; for
+             LRP the score, of the network without additive constants; for Integrated Gradients the sum of magnitudes,
+             since what is missing there is the error of the quadrature.
     """
 
     refused: str = ""
@@ -80,6 +81,9 @@ def examine(each: Architecture, exporter: str, batch: str, method: str, opset: i
         return Outcome(error=relative_error(results["attribution"], known.gradient))
     if method.startswith("lrp"):
         return Outcome(residual=_relevance_lost(each, exporter, batch, opset, method))
+    if method == "integrated-gradients":
+        size = np.abs(results["attribution"]).sum(tuple(range(1, results["attribution"].ndim)))
+        return Outcome(residual=float(np.abs(results["residual"] / size).max()))
     if "residual" in results:
         return Outcome(residual=float(np.abs(results["residual"] / _difference(each, known)).max()))
     return Outcome()

@@ -19,7 +19,8 @@ Made by `python -m tests.zoo.table docs/models.md`; `tests/zoo` holds every cell
 The numbers are the worst of the four exports:
 
 - gradient: ||compiled - torch.autograd in float64|| / ||torch.autograd||, of the worse of two pictures; at most 1e-4.
-- integrated-gradients: |residual| / |score - score at the baseline|, with the default number of steps.
+- integrated-gradients: |residual| / sum of |attribution|, with the default number of steps: the quadrature's error; at
+  most 1e-2.
 - lrp-0: |residual| / |score| of the same network without a single additive constant; at most 1e-4, except where a
   reason is given below.
 - lrp-epsilon-plus: the same, with epsilon 0. At most 1e-4 where every convolution goes into a ReLU. Elsewhere an output
@@ -57,7 +58,6 @@ def worst(outcomes: list[Outcome]) -> str:
     if refused:
         return "refused" if len(refused) == len(outcomes) else f"refused for {len(refused)} of {len(outcomes)}"
     return str(max(outcomes, key=lambda o: max(o.error or 0, o.residual or 0)))
-
 
 
 if __name__ == "__main__":

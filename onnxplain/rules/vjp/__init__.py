@@ -11,4 +11,5 @@ from onnxplain.rules.vjp import (  # noqa: F401
     quantisation,
     reduction,
     resampling,
+    sampling,
 )

@@ -18,6 +18,7 @@ from tests.rules.vjp import (
     test_pooling,
     test_reduction,
     test_resampling,
+    test_sampling,
 )
 
 CASES: list[Case] = [
@@ -30,6 +31,7 @@ CASES: list[Case] = [
     *test_pooling.CASES,
     *test_reduction.CASES,
     *test_resampling.CASES,
+    *test_sampling.CASES,
 ]
 
 

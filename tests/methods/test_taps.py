@@ -1,0 +1,162 @@
+"""Which layer is tapped: the one that a person would choose, or the one that is named."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto
+
+from onnxplain.compiler import compile_model
+from onnxplain.errors import UnsupportedModel, UsageError
+from onnxplain.ir.load import load
+from onnxplain.opening import Request, open_model
+from onnxplain.passes.canonical import canonicalise
+from onnxplain.passes.explain.tap import candidates, find_tap
+from tests.catalogue import LIGHT, SPECIMENS, Specimen, parameters
+from tests.models.nets import Plain, ready
+from tests.running import net, run
+
+EXPECTED: dict[str, tuple[str, str, tuple[int, ...]]] = {
+    "mnist_cntk": ("Relu", "ReLU114_Output_0", (14, 14)),  # before the last pooling
+    "mnist_zero_one": ("Relu", "14", (7, 7)),  # the pooling stands between convolution and ReLU
+    "vww_96": ("Relu", "Relu__83:0", (3, 3)),
+    "cifar10_resnet2b": ("Relu", "29", (8, 8)),  # after the last residual sum
+    "cifar10_conv": ("Relu", "12", (8, 8)),
+    "cifar10_vit": ("Add", "/1/1.2/1.2.1/Add_output_0", (4, 4)),  # no convolution: the tokens of 4 by 4 patches
+    "light_bvlc_alexnet": ("Relu", "r13", (12, 12)),
+    "light_densenet121": ("Relu", "r907", (7, 7)),  # after the last concatenation and its batch norm
+    "light_inception_v1": ("Concat", "r137", (6, 6)),  # where the branches join
+    "light_inception_v2": ("Concat", "r504", (7, 7)),
+    "light_resnet50": ("Relu", "r171", (7, 7)),
+    "light_shufflenet": ("Relu", "r198", (7, 7)),
+    "light_squeezenet": ("Relu", "r64", (13, 13)),
+    "light_vgg19": ("Relu", "r35", (14, 14)),
+    "light_zfnet512": ("Relu", "r13", (12, 12)),
+    "digits": ("Relu", "/features/features.6/Relu_output_0", (4, 4)),
+    "shapes": ("Relu", "relu_7", (16, 16)),
+    "cleverhans": ("Relu", "/features/features.8/Relu_output_0", (16, 16)),
+}
+
+
+def opened(model: ModelProto) -> Any:
+    return open_model(canonicalise(load(model))[0], Request())
+
+
+@pytest.mark.parametrize("specimen", parameters(replace(s, heavy=False) for s in SPECIMENS))
+def test_the_last_activated_maps_that_all_paths_pass(specimen: Specimen) -> None:
+    found = opened(specimen.load() if specimen.trained else onnx.load(LIGHT / f"{specimen.name}.onnx"))
+    tap = find_tap(found.forward, found.layout)
+    assert (tap.value.tensor.inputs[0].op, tap.value.name, tap.grid.shape) == EXPECTED[specimen.name]
+
+
+CHAINS: list[tuple[str, str]] = [
+    ("c = Conv(x, w) p = GlobalAveragePool(c)", "c"),
+    ("c = Conv(x, w) r = Relu(c) p = GlobalAveragePool(r)", "r"),
+    ("c = Conv(x, w) r = Relu(c) m = MaxPool<kernel_shape = [2, 2]>(r) p = GlobalAveragePool(m)", "r"),
+    ("c = Conv(x, w) m = MaxPool<kernel_shape = [2, 2]>(c) r = Relu(m) p = GlobalAveragePool(r)", "r"),
+    ("c = Conv(x, w) s = Sigmoid(c) r = Mul(c, s) p = GlobalAveragePool(r)", "r"),
+    ("c = Conv(x, w) r = Relu(c) d = Conv(r, v) a = Add(r, d) p = GlobalAveragePool(a)", "a"),
+    ("c = Conv(x, w) r = Relu(c) d = Conv(r, v) a = Add(r, d) e = Relu(a) p = GlobalAveragePool(e)", "e"),
+    ("c = Conv(x, w) r = Relu(c) d = Conv(r, v) e = Relu(d) a = Concat<axis = 1>(r, e) p = GlobalMaxPool(a)", "a"),
+    ("c = Conv(x, w) b = ConvTranspose(c, v) r = LeakyRelu(b) p = GlobalAveragePool(r)", "r"),
+    ("c = Conv(x, w) r = Relu(c) g = GlobalAveragePool(r) k = Conv(g, v) r2 = Relu(k) p = GlobalAveragePool(r2)", "r"),
+]
+
+
+@pytest.mark.parametrize(("chain", "expected"), CHAINS)
+def test_which_of_a_chain(chain: str, expected: str) -> None:
+    numbers = {name: ",".join(["0.5"] * n) for name, n in (("w", 6), ("v", 4))}
+    text = f"""g (float[N,3,8,8] x) => (float[N,k] y)
+        <float[2,3,1,1] w = {{{numbers["w"]}}}, float[2,2,1,1] v = {{{numbers["v"]}}}> {{ {chain} y = Flatten(p) }}"""
+    found = opened(net(text))
+    assert find_tap(found.forward, found.layout).value.name == expected
+
+
+def test_candidates_are_listed_in_order_with_their_shapes() -> None:
+    found = opened(ready(Plain, 3, 16, 16, exporter="torchscript"))
+    listed = candidates(found.forward, found.layout)
+    assert [(c.op, c.shape[1:], c.cut) for c in listed[:3]] == [
+        ("Conv", (8, 16, 16), True),
+        ("Relu", (8, 16, 16), True),
+        ("MaxPool", (8, 8, 8), True),
+    ]
+    assert all(len(c.shape) == 4 for c in listed)
+    assert find_tap(found.forward, found.layout).value.name in {c.value.name for c in listed}
+
+
+X = np.random.default_rng(0).standard_normal((2, 3, 16, 16)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        "/features/features.2/MaxPool",
+        "/features/features.2/MaxPool_output_0",
+        "*features.2*",
+        "*MaxPool*",
+        "*features.?/MaxPool",
+    ],
+)
+def test_a_layer_is_named_by_node_by_tensor_or_by_a_pattern(layer: str) -> None:
+    model = ready(Plain, 3, 16, 16, exporter="torchscript")
+    for method in ("grad-cam", "fem"):
+        assert run(compile_model(model, method, layer=layer), X)["attribution"].shape == (2, 8, 8)
+    assert run(compile_model(model, "guided-grad-cam", layer=layer), X)["attribution"].shape == X.shape
+
+
+def test_of_several_matches_the_last_with_places_counts() -> None:
+    """The head has a ReLU too, behind which there are no places left."""
+    model = ready(Plain, 3, 16, 16, exporter="torchscript")
+    by_pattern, by_itself = (run(compile_model(model, "fem", layer=name), X)["attribution"] for name in ("*Relu*", ""))
+    np.testing.assert_array_equal(by_pattern, by_itself)
+
+
+REFUSED: list[tuple[str, str]] = [
+    (
+        "/features/feature.2/MaxPool",
+        "there is no layer '/features/feature.2/MaxPool' between the input and the score. "
+        "Did you mean '/features/features.2/MaxPool'",
+    ),
+    (
+        "nothing*",
+        "there is no layer 'nothing*' between the input and the score. The layers are: /features/features.0/Conv,",
+    ),
+    ("/head/head.2/Relu", "layer '/head/head.2/Relu' has shape ('N', 16): its spatial extent is gone"),
+    ("y", "layer 'y' has shape ('N', 5): its spatial extent is gone, and its map would be one number."),
+]
+
+
+@pytest.mark.parametrize(("layer", "message"), REFUSED)
+def test_a_layer_that_is_not_there_or_has_no_places_is_refused(layer: str, message: str) -> None:
+    for method in ("grad-cam", "guided-grad-cam", "fem"):
+        with pytest.raises(UsageError, match=re.escape(message)) as caught:
+            compile_model(ready(Plain, 3, 16, 16, exporter="torchscript"), method, layer=layer)
+        assert "`onnxplain plan` lists" in str(caught.value)
+
+
+DENSE = "g (float[N,4] x) => (float[N,2] y) <float[4,2] w = {1,2,3,4,5,6,7,8}> { r = Relu(x) y = MatMul(r, w) }"
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "fem", "guided-grad-cam"])
+def test_a_network_without_maps_is_refused(method: str) -> None:
+    with pytest.raises(UnsupportedModel, match="no layer with spatial extent lies on all paths"):
+        compile_model(net(DENSE), method)
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist_cntk", "cifar10_resnet2b", "light_squeezenet"])
+def test_cam_says_why_a_network_is_not_of_its_form(name: str) -> None:
+    specimen = next(s for s in SPECIMENS if s.name == name)
+    if specimen.missing:
+        pytest.skip(specimen.missing)
+    if name == "light_squeezenet":
+        # a convolution, a ReLU, and then the mean: the pooled features are the scores themselves
+        assert "attribution" in {o.name for o in compile_model(specimen.load(), "cam").graph.output}
+        return
+    with pytest.raises(UnsupportedModel, match="cam needs a network that ends in global average pooling") as caught:
+        compile_model(specimen.load(), "cam")
+    assert "Use grad-cam" in str(caught.value)
