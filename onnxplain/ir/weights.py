@@ -94,7 +94,7 @@ class WeightStore:
         pure = PurePosixPath(location.replace("\\", "/"))
         path = self.folder / pure
         root = self.folder.resolve()
-        if pure.is_absolute() or not path.resolve().is_relative_to(root) or not location:
+        if "\0" in location or pure.is_absolute() or not path.resolve().is_relative_to(root) or not location:
             raise BadModel(
                 f"{where} names external data outside the model's folder: {location!r}.\n"
                 "  Such a file is not read. Move the data beside the model and save the model again."

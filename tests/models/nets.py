@@ -165,5 +165,3 @@ class Pooled(nn.Module):
         features = self.features(x)
         scores: Tensor = self.linear(features.mean(tuple(range(2, features.dim()))))
         return scores
-
-

@@ -115,3 +115,19 @@ def test_clipping_is_felt_and_rounding_is_not_as_in_torch(scale: tuple[float, ..
     assert (d == 0).any()
     assert (d != 0).any()
     np.testing.assert_allclose(found, d.numpy(), rtol=1e-5)
+
+
+def test_deeplift_leaves_to_the_residual_no_more_than_what_is_rounded() -> None:
+    """Half a step for each value at the sample and at the baseline, times what the value weighs."""
+    model = net(
+        "g (float[N,40] x) => (float[N,2] y) {"
+        " q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) y = MatMul(d, w) }"
+    )
+    w = np.random.default_rng(1).standard_normal((40, 2)).astype(np.float32)
+    for key, value in (("w", w), ("s", np.float32(0.1)), ("z", np.int8(3))):
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), key))
+    x = np.random.default_rng(0).uniform(-20, 20, (64, 40)).astype(np.float32)
+    assert (np.abs(x) > 13.2).any(), "some are clipped, which is no rounding"
+    found = explained(model, x, "deeplift-rescale", target=1)
+    assert np.abs(found["residual"]).max() <= 0.1 * np.abs(w[:, 1]).sum()
+    assert np.abs(found["residual"]).max() > 0

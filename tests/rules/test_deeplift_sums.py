@@ -42,6 +42,10 @@ REFUSED_OPERANDS = {("PRelu", "slope"), ("Pow", "b"), ("Pow", "p")}
 """Operands by which an operator is no function of one number."""
 
 
+ROUNDED = {"QuantizeLinear", "DequantizeLinear"}
+"""Operators that keep the sum but for what they round, which is left to the residual (tests/precision)."""
+
+
 def refused(case: Case, source: str) -> bool:
     """Whether there is no rule for the case."""
     return (
@@ -85,7 +89,8 @@ def results(case: Case, model: ModelProto, source: str, dtype: type) -> dict[str
 
 
 @pytest.mark.parametrize(
-    ("case", "source"), [pytest.param(c, name, id=f"{c}-{name}") for c in CASES for name in c.sources]
+    ("case", "source"),
+    [pytest.param(c, name, id=f"{c}-{name}") for c in CASES if c.op not in ROUNDED for name in c.sources],
 )
 def test_sum_is_kept(case: Case, source: str) -> None:
     if refused(case, source):

@@ -61,6 +61,7 @@ def deeplift(name: str, threshold: float, reveals: Where | None = None) -> Compo
     return Composite(name, (
         *own,
         Entry(op(*LINEAR), linear, "linear"),
+        Entry(dense, linear, "linear"),
         Entry(power(2), midpoint, "midpoint"),
         Entry(power(0.5), root, "midpoint"),
         Entry(one_input, rescale(threshold), "rescale"),
@@ -91,6 +92,11 @@ def deeplift(name: str, threshold: float, reveals: Where | None = None) -> Compo
 def one_input(s: Site) -> bool:
     """A function of one number, its other operands constant."""
     return s.op in ONE_INPUT and sum(s.varying) == 1 and s.varying[0]
+
+
+def dense(s: Site) -> bool:
+    """A matrix product with weights."""
+    return s.op in ("MatMul", "Gemm") and sum(s.varying) == 1
 
 
 def power(exponent: float) -> Where:

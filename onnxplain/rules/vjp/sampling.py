@@ -16,7 +16,10 @@ from onnxplain.rules.table import vjp
 
 @dataclass(frozen=True)
 class Side:
-    """One neighbour along one axis, for every place (N, P): its position, weight, and the weight's slope by the grid."""
+    """One neighbour along one axis, for every place (N, P): its position, its weight and that one's slope by the grid.
+
+    inside: 1 where the neighbour lies in the picture, 0 where it would lie beside it.
+    """
 
     position: Value
     weight: Value
@@ -29,8 +32,9 @@ def grid_sample(g: Builder, s: Site, dy: Value) -> tuple[Value | None, ...]:
     """What arrives goes to the neighbours by their weights, and to the places by the differences between neighbours.
 
     y = sum over neighbours of x there, times the product of a weight for each axis; a weight depends on the place along
-    its own axis alone. Shapes: x (N, C, *S), grid (N, *T, axes), dy (N, C, *T); the grid's last axis counts S from
-    behind.
+    its own axis alone.
+
+    Shapes: x (N, C, *S), grid (N, *T, axes), dy (N, C, *T); the grid's last axis counts S from behind.
     """
     x, grid = s[0], s[1]
     nearest = _is_nearest(s)

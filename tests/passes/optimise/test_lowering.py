@@ -20,10 +20,11 @@ METHODS = ("gradient", "guided-backprop", "lrp-eps", "lrp-epsilon-plus", "deepli
 
 def conv(attributes: str, x: str, w: str) -> onnx.ModelProto:
     """Convolution, ReLU, mean, scores."""
+    settings = f"<{attributes}>" if attributes else ""
     return net(f"""
         g (float[N,{x}] x) => (float[N,classes] y)
         <float[{w}] w = {{{numbers(w)}}}>
-        {{ c = Conv{f"<{attributes}>" if attributes else ""}(x, w)  r = Relu(c)  m = GlobalAveragePool(r)  y = Flatten(m) }}
+        {{ c = Conv{settings}(x, w)  r = Relu(c)  m = GlobalAveragePool(r)  y = Flatten(m) }}
     """)
 
 
