@@ -38,8 +38,8 @@ REFUSED = {"TopK", "ReduceProd", "ReduceLogSum"}
 REFUSED_FORMS = ("p=3", "Pow(x, x)", "MeanVarianceNormalization(x)")
 """Forms of others: of degree three, of two numbers that are one, and over the batch."""
 
-REFUSED_OPERANDS = {("PRelu", "slope"), ("Pow", "b"), ("Pow", "p")}
-"""Operands by which an operator is no function of one number."""
+REFUSED_OPERANDS = {("PRelu", "slope"), ("Pow", "b"), ("Pow", "p"), ("GridSample", "grid")}
+"""Operands by which an operator is neither linear nor a function of one number."""
 
 
 ROUNDED = {"QuantizeLinear", "DequantizeLinear"}

@@ -62,6 +62,7 @@ def deeplift(name: str, threshold: float, reveals: Where | None = None) -> Compo
         *own,
         Entry(op(*LINEAR), linear, "linear"),
         Entry(dense, linear, "linear"),
+        Entry(sampled, linear, "linear"),
         Entry(power(2), midpoint, "midpoint"),
         Entry(power(0.5), root, "midpoint"),
         Entry(one_input, rescale(threshold), "rescale"),
@@ -97,6 +98,11 @@ def one_input(s: Site) -> bool:
 def dense(s: Site) -> bool:
     """A matrix product with weights."""
     return s.op in ("MatMul", "Gemm") and sum(s.varying) == 1
+
+
+def sampled(s: Site) -> bool:
+    """A lookup at places that do not depend on the input."""
+    return s.op == "GridSample" and not s.varying[1]
 
 
 def power(exponent: float) -> Where:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnxplain.compiler import compile_model
 from onnxplain.errors import UsageError
 from onnxplain.methods import named
-from tests.catalogue import pixels
+from tests.catalogue import REPOSITORY, pixels
 from tests.rules.lrp.small import opened, small
 from tests.running import run
 
@@ -295,3 +295,23 @@ def test_no_file(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b'name = "\xe9"')
     with pytest.raises(UsageError, match=r"composite file .* cannot be read"):
         compile_model(model(), "lrp", composite=str(tmp_path / "latin.toml"))
+
+
+def test_the_example_in_the_docs(tmp_path: Path) -> None:
+    """docs/lrp.md shows a composite: flat, then gamma, then epsilon."""
+    page = (REPOSITORY / "docs" / "lrp.md").read_text()
+    example = page.split("```toml\n")[1].split("```")[0]
+    by_name = """
+        [[rule]]
+        name = "stem"
+        rule = "flat"
+        [[rule]]
+        name = "block/*"
+        rule = "gamma"
+        gamma = 0.5
+        [[rule]]
+        op = "Gemm"
+        rule = "epsilon"
+        eps = 0.001
+        """
+    assert np.array_equal(explained(tmp_path, example), explained(tmp_path, by_name))
