@@ -186,6 +186,8 @@ class Builder(Emitter):
 
     def reshape_like(self, x: Value, like: Value) -> Value:
         """x, which has as many elements as `like`, in the shape of `like`."""
+        if 0 in like.shape:
+            return self.op("Reshape", x, self.shape(like), allowzero=1)
         return self.reshape(x, self.target_shape(like, x))
 
     def target_shape(self, like: Value, x: Value | None = None) -> Value:

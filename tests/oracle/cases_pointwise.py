@@ -35,6 +35,7 @@ ELEMENTWISE = [
     *cases("y = IsInf(x)", 10, x=[1.0, np.inf, -np.inf]),
     *cases("y = Where(c, x, w)", 9, 16, c=YES, x=(4, 1, 3), w=(2, 1)),
     *cases("y = Clip<min = -0.5, max = 0.5>(x)", 7, x=X),
+    *cases("y = DequantizeLinear(q, s, z)", 13, q=np.array([[3, 200, 7]], np.uint8), s=np.float32(0.1), z=np.uint8(7)),
     *cases("y = Clip<max = 0.5>(x)", 6, 7, x=X),
     *cases("y = Clip(x, low, high)", 11, 13, x=X, low=np.float32(-0.5), high=np.float32(0.5)),
     *cases("y = Clip(x, , high)", 13, x=X, high=np.float32(0.5)),

@@ -38,6 +38,9 @@ _ATTENTION = "the softmax of attention keeps only a part of what arrives (Achtib
 NOT_CONSERVED = dict.fromkeys(("vit", "deit", "swin-v1", "swin-v2", "maxvit"), _ATTENTION)
 """Architectures in which LRP loses relevance even without a single additive constant, and to what."""
 
+SETTINGS = {"integrated-gradients": {"steps": 100}}
+"""Networks with random weights bend more often on the way from the baseline than trained ones."""
+
 RECTIFIED = ("vgg", "inception-v3", "googlenet", "squeezenet", "mobilenet-v1", "conv-1d", "two-inputs")
 """Architectures whose every convolution goes into a ReLU. Elsewhere an output that nothing speaks for may be asked for
 relevance, which z+ cannot hand on: that is the rule's own loss."""
@@ -70,7 +73,7 @@ def examine(each: Architecture, exporter: str, batch: str, method: str, opset: i
     model = onnx.load_model_from_string(exported(each, exporter, batch, opset))
     feeds = _feeds(each, known.inputs)
     try:
-        results = explained(model, feeds, method, input="pixels")
+        results = explained(model, feeds, method, input="pixels", **SETTINGS.get(method, {}))
     except UnsupportedModel as refusal:
         return Outcome(refused=str(refusal))
     original = run(model, feeds)

@@ -17,7 +17,7 @@ from tests.zoo.exporting import BATCHES, EXPORTERS, exported
 
 GRADIENT, DIFFERENCE, CONSERVATION = 1e-4, 1e-4, 1e-4
 QUADRATURE = 1e-2
-"""Of Integrated Gradients with its default number of steps."""
+"""Of Integrated Gradients with 100 steps."""
 
 BY_BOTH = ("resnet-basic",)
 """Taken through the newer exporter in the fast run too."""
