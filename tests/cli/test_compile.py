@@ -136,7 +136,7 @@ def test_an_interrupted_write_leaves_what_was_there(
 def test_a_file_being_written_has_no_name_until_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), save.replacing(path) as file:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), save.replacing(path) as file:
         file.write(b"new, but only ha")
         file.flush()
         assert path.read_text() == "old"
