@@ -47,12 +47,12 @@ def compile_model(model: ModelLike, method: str = "gradient", **options: Any) ->
     return to_proto(explained(model, _request(method, options)))
 
 
-def compile_file(model: ModelLike, output: str | Path, method: str = "gradient", **options: Any) -> list[Path]:
+def compile_file(model: ModelLike, path: str | Path, method: str = "gradient", **options: Any) -> list[Path]:
     """As `compile_model`, writing the result; models over 2 GB keep their weights in a data file beside it.
 
     Returns: the files written.
     """
-    return write(explained(model, _request(method, options)), Path(output))
+    return write(explained(model, _request(method, options)), Path(path))
 
 
 def explained(model: ModelLike, request: Request) -> Model:

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError, EncodeError
 
 from onnxplain.errors import BadModel
 from onnxplain.ir.order import order
-from onnxplain.ir.weights import WeightStore, external_tensors, stored_tensors
+from onnxplain.ir.weights import DETACH_ABOVE, WeightStore, embed, external_tensors, stored_tensors
 from onnxplain.ir.wellformed import refuse_garbled, refuse_malformed, refuse_untyped
 
 _CHUNK = 1 << 22
@@ -97,7 +97,8 @@ def _source(proto: onnx.ModelProto, *, folder: Path | None, sha256: str, name: s
     weights = WeightStore(folder)
     external = list(external_tensors(proto))
     for tensor in external:
-        weights.span(tensor)
+        if weights.span(tensor)[2] <= DETACH_ABOVE:
+            embed(tensor, *weights.span(tensor))
     weights.detach(proto)
     given = onnx.ModelProto()
     given.CopyFrom(proto)

@@ -16,6 +16,7 @@ from onnx import TensorProto
 from onnxplain.errors import OnnxplainError, UsageError
 from onnxplain.ir.emitter import PREFIX
 from onnxplain.ir.model import Model
+from onnxplain.ir.weights import DETACH_ABOVE, constants_inside, embed, stored_tensors
 
 IR_VERSION = 10
 EMBED_UP_TO = 1_900_000_000
@@ -31,15 +32,13 @@ def to_proto(model: Model) -> onnx.ModelProto:
     Raises: OnnxplainError if it would exceed what a ModelProto can hold.
     """
     proto = _exported(model)
-    if sum(_bytes(model, t) for t in proto.graph.initializer) > EMBED_UP_TO:
+    if _size(model, proto) > EMBED_UP_TO:
         raise OnnxplainError(
             f"{model.name} with its explanation exceeds 2 GB, which a ModelProto cannot hold.\n"
             "  Use compile_file (or the command line), which writes weights beside the graph."
         )
-    for tensor in proto.graph.initializer:
+    for tensor in stored_tensors(proto):
         _restore(model, tensor)
-        if tensor.data_location == TensorProto.EXTERNAL:
-            _embed(tensor, *model.weights.span(tensor))
     return proto
 
 
@@ -51,10 +50,10 @@ def write(model: Model, path: Path) -> list[Path]:
     Raises: UsageError if the folder does not exist or cannot be written.
     """
     proto = _exported(model)
-    size = sum(_bytes(model, t) for t in proto.graph.initializer)
-    data = path.with_name(path.name + ".data") if model.external or size > EMBED_UP_TO else None
+    large = model.external or _size(model, proto) > EMBED_UP_TO
+    data = path.with_name(path.name + ".data") if large else None
     if data is None:
-        for tensor in proto.graph.initializer:
+        for tensor in stored_tensors(proto):
             _restore(model, tensor)
         with replacing(path) as file:
             file.write(proto.SerializeToString())
@@ -62,6 +61,8 @@ def write(model: Model, path: Path) -> list[Path]:
     with replacing(data) as weights, replacing(path) as file:
         for tensor in proto.graph.initializer:
             _append(model, tensor, weights, data.name)
+        for tensor in constants_inside(proto):
+            _restore(model, tensor)
         file.write(proto.SerializeToString())
     return [path, data]
 
@@ -113,25 +114,22 @@ def _hoist(graph: onnx.GraphProto) -> None:
         del body.value_info[:]
 
 
+def _size(model: Model, proto: onnx.ModelProto) -> int:
+    return sum(_bytes(model, tensor) for tensor in stored_tensors(proto))
+
+
 def _bytes(model: Model, tensor: TensorProto) -> int:
     whole = model.weights.resolve(tensor)
     return model.weights.span(whole)[2] if whole.data_location == TensorProto.EXTERNAL else whole.ByteSize()
 
 
 def _restore(model: Model, tensor: TensorProto) -> None:
-    """Put the numbers of a detached tensor back."""
+    """Put the numbers of a detached tensor back, and those that lie in a data file."""
     whole = model.weights.resolve(tensor)
     if whole is not tensor:
         tensor.CopyFrom(whole)
-
-
-def _embed(tensor: TensorProto, path: Path, offset: int, length: int) -> None:
-    with path.open("rb") as file:
-        file.seek(offset)
-        raw = file.read(length)
-    tensor.ClearField("external_data")
-    tensor.ClearField("data_location")
-    tensor.raw_data = raw
+    if tensor.data_location == TensorProto.EXTERNAL:
+        embed(tensor, *model.weights.span(tensor))
 
 
 def _append(model: Model, tensor: TensorProto, data: BinaryIO, location: str) -> None:
@@ -148,7 +146,7 @@ def _append(model: Model, tensor: TensorProto, data: BinaryIO, location: str) ->
                     raise OnnxplainError(f"{path.name} ended before weight {tensor.name!r} was complete.")
                 data.write(block)
                 length -= len(block)
-    elif whole is tensor:
+    elif tensor.ByteSize() <= DETACH_ABOVE and whole is tensor:
         return
     else:
         raw = whole.raw_data or onnx.numpy_helper.to_array(whole).tobytes()

@@ -118,6 +118,16 @@ class WeightStore:
         return path, offset, needed
 
 
+def embed(tensor: TensorProto, path: Path, offset: int, length: int) -> None:
+    """Put the numbers of an external tensor into it."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        raw = file.read(length)
+    tensor.ClearField("external_data")
+    tensor.ClearField("data_location")
+    tensor.raw_data = raw
+
+
 def location_of(tensor: TensorProto) -> str:
     """The 'location' entry of an external tensor, or ''."""
     return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
@@ -133,6 +143,11 @@ def stored_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
     return _weights(model.graph)
 
 
+def constants_inside(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    """Constants in attributes of nodes, and what branches and bodies store."""
+    return _inside(model.graph)
+
+
 def external_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
     """Initialisers and constants of `model` that lie in data files."""
     return (t for t in _weights(model.graph) if t.data_location == TensorProto.EXTERNAL and not is_stub(t))
@@ -140,6 +155,10 @@ def external_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
 
 def _weights(graph: onnx.GraphProto) -> Iterator[TensorProto]:
     yield from graph.initializer
+    yield from _inside(graph)
+
+
+def _inside(graph: onnx.GraphProto) -> Iterator[TensorProto]:
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.TENSOR:

@@ -1,0 +1,178 @@
+"""Writing: everything that the model said is there again, files are whole or not there, weights are stored once."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from onnxplain.compiler import compile_file, compile_model
+from onnxplain.errors import OnnxplainError, UsageError
+from onnxplain.ir import save
+from onnxplain.ir.save import replacing
+from tests.ir.test_weights import LARGE, model
+from tests.running import Results, net, run
+
+X = np.random.default_rng(1).standard_normal((2, 20)).astype(np.float32)
+
+
+def expected() -> Results:
+    return run(compile_model(model()), X)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_a_file_takes_its_name_when_it_is_whole(tmp_path: Path) -> None:
+    with replacing(tmp_path / "a.onnx") as file:
+        file.write(b"new")
+        assert not (tmp_path / "a.onnx").exists()
+    assert (tmp_path / "a.onnx").read_bytes() == b"new"
+    assert files(tmp_path) == ["a.onnx"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path, error: type[BaseException]) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"old")
+    with pytest.raises(error), replacing(tmp_path / "a.onnx") as file:
+        file.write(b"half")
+        raise error
+    assert (tmp_path / "a.onnx").read_bytes() == b"old"
+    assert files(tmp_path) == ["a.onnx"]
+
+
+def test_permissions_are_what_the_umask_says(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with replacing(tmp_path / "a.onnx"):
+            pass
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.onnx").stat().st_mode) == 0o640
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot write .*none/a\.onnx: No such file or directory"):
+        compile_file(model(), tmp_path / "none" / "a.onnx")
+    assert files(tmp_path) == []
+
+
+def test_one_file_where_weights_were_inside(tmp_path: Path) -> None:
+    written = compile_file(model(), tmp_path / "out.onnx")
+    assert written == [tmp_path / "out.onnx"]
+    assert files(tmp_path) == ["out.onnx"]
+    np.testing.assert_array_equal(run(tmp_path / "out.onnx", X)["attribution"], expected()["attribution"])
+
+
+def external(folder: Path) -> Path:
+    folder.mkdir()
+    path = folder / "m.onnx"
+    onnx.save_model(model(), path, save_as_external_data=True, location="m.bin", size_threshold=0)
+    return path
+
+
+def test_weights_that_lay_in_a_data_file_are_copied_to_one(tmp_path: Path) -> None:
+    source, out = external(tmp_path / "in"), tmp_path / "out"
+    out.mkdir()
+    assert compile_file(source, out / "c.onnx") == [out / "c.onnx", out / "c.onnx.data"]
+    assert files(out) == ["c.onnx", "c.onnx.data"]
+    onnx.checker.check_model(str(out / "c.onnx"), full_check=True)
+    shell = onnx.load(out / "c.onnx", load_external_data=False)
+    (kept,) = (t for t in shell.graph.initializer if list(t.dims) == [20, 20])
+    entries = {e.key: e.value for e in kept.external_data}
+    assert (kept.data_location, entries["location"]) == (TensorProto.EXTERNAL, "c.onnx.data")
+    assert int(entries["offset"]) % 4096 == 0
+    assert int(entries["length"]) == LARGE.nbytes
+    assert kept.raw_data == b""
+    for name, value in run(out / "c.onnx", X).items():
+        np.testing.assert_array_equal(value, expected()[name])
+
+
+def test_a_proto_has_external_weights_inside(tmp_path: Path) -> None:
+    compiled = compile_model(external(tmp_path / "in"))
+    assert all(t.data_location == TensorProto.DEFAULT for t in compiled.graph.initializer)
+    np.testing.assert_array_equal(run(compiled, X)["attribution"], expected()["attribution"])
+
+
+def test_the_model_and_its_data_may_be_written_over(tmp_path: Path) -> None:
+    source = external(tmp_path / "in")
+    compile_file(source, source)
+    assert files(source.parent) == ["m.bin", "m.onnx", "m.onnx.data"]
+    np.testing.assert_array_equal(run(source, X)["attribution"], expected()["attribution"])
+
+
+def test_a_failed_write_of_the_graph_leaves_no_data_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, out = external(tmp_path / "in"), tmp_path / "out"
+    out.mkdir()
+
+    def full(self: Path, target: Path) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="disk full"):
+        compile_file(source, out / "c.onnx")
+    assert files(out) == []
+
+
+def test_small_constants_in_a_data_file_are_read_since_shapes_depend_on_them(tmp_path: Path) -> None:
+    """As `onnx.save_model(..., size_threshold=0)` writes it: the bounds of a Slice lie outside too."""
+    source = external(tmp_path / "in")
+    stored = onnx.load(source, load_external_data=False).graph.initializer
+    assert all(t.data_location == TensorProto.EXTERNAL for t in stored)
+    np.testing.assert_array_equal(run(compile_model(source), X)["attribution"], expected()["attribution"])
+
+
+def test_more_than_a_protobuf_can_hold_goes_into_a_data_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the limit lowered; tests/ir/test_large.py has 2 GB."""
+    monkeypatch.setattr(save, "EMBED_UP_TO", 1000)
+    with pytest.raises(OnnxplainError, match=r"exceeds 2 GB, which a ModelProto cannot hold.\n  Use compile_file"):
+        compile_model(model())
+    assert compile_file(model(), tmp_path / "c.onnx") == [tmp_path / "c.onnx", tmp_path / "c.onnx.data"]
+    monkeypatch.undo()
+    np.testing.assert_array_equal(run(tmp_path / "c.onnx", X)["attribution"], expected()["attribution"])
+
+
+def test_weights_are_stored_once() -> None:
+    """The walk back needs the matrix transposed, and does it in its operator."""
+    compiled = compile_model(model(), "gradient,gradient-x-input,integrated-gradients,smoothgrad")
+    assert sum(list(t.dims) == [20, 20] for t in compiled.graph.initializer) == 1
+    assert compiled.ByteSize() < model().ByteSize() + 20_000
+
+
+def test_outputs_are_declared_as_they_were() -> None:
+    given = model()
+    given.graph.output[0].doc_string = "the scores"
+    given.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "someone"
+    declared = compile_model(given).graph.output[0]
+    assert declared == given.graph.output[0]
+
+
+BODY = """g (float[N,20] x) => (float[N,20] y, float[N,20] z) <int64 times = {2}, bool go = {1}> {
+    y = Relu(x)
+    z = Loop(times, go, x) <body = inside (int64 i, bool c, float[N,20] s) => (bool d, float[N,20] t) {
+        d = Identity(c)  w = Constant()  u = MatMul(s, w)  t = MatMul(u, v) }> }"""
+
+
+@pytest.mark.parametrize("outside", [False, True], ids=["inside the file", "in a data file"])
+def test_weights_of_the_models_own_bodies_are_written_too(tmp_path: Path, outside: bool) -> None:
+    """A loop beside what is explained: one weight stored in its body, one in a Constant."""
+    given = net(BODY)
+    body = given.graph.node[1].attribute[0].g
+    body.node[1].attribute.add(name="value", type=onnx.AttributeProto.TENSOR).t.CopyFrom(numpy_helper.from_array(LARGE))
+    body.initializer.append(numpy_helper.from_array(LARGE.T.copy(), "v"))
+    wanted = run(given, X)
+    (tmp_path / "in").mkdir()
+    source = tmp_path / "in" / "m.onnx"
+    onnx.save_model(
+        given, source, save_as_external_data=outside, location="m.bin", size_threshold=0, convert_attribute=True
+    )
+    compile_file(source, tmp_path / "c.onnx", output="y")
+    for found in (run(tmp_path / "c.onnx", X), run(compile_model(source, output="y"), X)):
+        for name, value in wanted.items():
+            np.testing.assert_array_equal(found[name], value)

@@ -1,0 +1,136 @@
+"""Passes on the model as it was read: names, functions, opset, types and shapes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, parser
+
+from onnxplain.compiler import compile_model
+from onnxplain.errors import BadModel, UnsupportedModel
+from onnxplain.ir.load import load
+from onnxplain.passes.base import run_passes
+from onnxplain.passes.canonical.functions import InlineFunctions
+from onnxplain.passes.canonical.names import NameNodes
+from onnxplain.passes.canonical.opset import HIGH, LOW, NEWEST, ConvertOpset, opset_of
+from onnxplain.passes.canonical.shapes import InferShapes
+from tests.running import net, run, shape_of
+
+
+def applied(each: Any, model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
+    source = load(model)
+    log = run_passes(source, [each])
+    return source.proto, log.entries[0][1].changed
+
+
+# Names
+
+
+def test_nodes_without_names_get_one_and_equal_names_are_told_apart() -> None:
+    model = net("g (float[2] x) => (float[2] y) { a = Relu(x) b = Neg(a) c = Abs(b) y = Exp(c) }")
+    for node, name in zip(model.graph.node, ("same", "same", "", "same_1"), strict=True):
+        node.name = name
+    named, changed = applied(NameNodes(), model)
+    assert [node.name for node in named.graph.node] == ["same", "same_1", "c", "same_1_1"]
+    assert changed == 3
+    assert [list(node.output) for node in named.graph.node] == [["a"], ["b"], ["c"], ["y"]]
+
+
+def test_good_names_are_kept() -> None:
+    model = net("g (float[2] x) => (float[2] y) { a = Relu(x) y = Neg(a) }")
+    for node, name in zip(model.graph.node, ("/layer.0/relu", "out"), strict=True):
+        node.name = name
+    assert applied(NameNodes(), model)[1] == 0
+
+
+# Functions
+
+TWICE = """<ir_version: 10, opset_import: ["": 20, "own": 1]>
+    g (float[N,3] x) => (float[N,3] y) { a = own.Twice(x) y = own.Twice(a) }
+    <domain: "own", opset_import: ["": 20, "own": 1]> Twice (v) => (w) { h = own.Halved(v)
+        four = Constant<value = float {4}>() w = Mul(h, four) }
+    <domain: "own", opset_import: ["": 20]> Halved (v) => (w) { two = Constant<value = float {2}>() w = Div(v, two) }
+"""
+
+
+def test_local_functions_are_inlined_those_within_functions_too() -> None:
+    inlined, count = applied(InlineFunctions(), parser.parse_model(TWICE))
+    assert count == 2
+    assert not inlined.functions
+    assert {node.domain for node in inlined.graph.node} == {""}
+    returned = run(compile_model(parser.parse_model(TWICE), target=1), np.array([[1, 2, 3]], np.float32))
+    np.testing.assert_array_equal(returned["y"], [[4, 8, 12]])
+    np.testing.assert_array_equal(returned["attribution"], [[0, 4, 0]])
+
+
+def test_a_model_without_functions_is_left_alone() -> None:
+    assert applied(InlineFunctions(), net("g (float[2] x) => (float[2] y) { y = Relu(x) }"))[1] == 0
+
+
+# Opset
+
+
+@pytest.mark.parametrize(("have", "want"), [(9, LOW), (17, LOW), (20, LOW), (21, HIGH), (22, HIGH), (NEWEST, HIGH)])
+def test_the_opset_becomes_20_or_21(have: int, want: int) -> None:
+    text = "g (float[N,4] x) => (float[N,4] y) { a = Relu(x) y = Softmax(a) }"
+    converted, changed = applied(ConvertOpset(), net(text, have, 13 if have > 21 else 8))
+    assert opset_of(converted) == want
+    assert changed == int(have != want)
+    onnx.checker.check_model(converted)
+
+
+def test_opsets_that_are_too_new_are_refused() -> None:
+    with pytest.raises(UnsupportedModel, match=f"uses opset {NEWEST + 1}; up to {NEWEST} can be read"):
+        applied(ConvertOpset(), net("g (float[2] x) => (float[2] y) { y = Relu(x) }", NEWEST + 1))
+
+
+def test_an_operator_that_came_later_is_named() -> None:
+    model = net("g (float[2,4] x) => (float[2,4] y) { y = NoSuchOp(x) }", 22)
+    with pytest.raises(UnsupportedModel, match="opset 21: node 'y' is 'NoSuchOp', which came later"):
+        applied(ConvertOpset(), named(model))
+
+
+def test_what_cannot_be_converted_says_why() -> None:
+    model = net("g (float[2,4] x) => (float[2,4] y) { y = Scan(x) }", 7)
+    with pytest.raises(UnsupportedModel, match=r"\(opset 7\) cannot be converted to opset 20: ") as caught:
+        applied(ConvertOpset(), named(model))
+    assert "Export the model with an opset between 20 and 21." in str(caught.value)
+
+
+def named(model: onnx.ModelProto) -> onnx.ModelProto:
+    for node in model.graph.node:
+        node.name = node.output[0]
+    return model
+
+
+# Types and shapes
+
+
+def test_every_tensor_gets_a_type_and_a_shape_through_computed_ones() -> None:
+    text = """g (float[N,3,8,8] x) => (float[N,192] y) <int64[1] zero = {0}, int64[1] rest = {-1}> {
+        s = Shape(x) n = Gather(s, zero) t = Concat<axis = 0>(n, rest) y = Reshape(x, t) }"""
+    inferred, _ = applied(InferShapes(), net(text))
+    assert shape_of(inferred.graph.output[0])[0] == "N"
+    known = {v.name: v.type.tensor_type.elem_type for v in inferred.graph.value_info}
+    assert known == {"s": 7, "n": 7, "t": 7}
+
+
+def test_stale_annotations_are_dropped() -> None:
+    """An exporter's value_info, and sizes of outputs, that contradict the graph."""
+    model = net("g (float[N,3] x) => (float[7,9] y) { a = Relu(x) y = Neg(a) }")
+    model.graph.value_info.append(helper.make_tensor_value_info("a", 1, [5, 5]))
+    inferred, _ = applied(InferShapes(), model)
+    assert shape_of(inferred.graph.output[0]) == ["N", 3]
+    assert shape_of(next(v for v in inferred.graph.value_info if v.name == "a")) == ["N", 3]
+    declared = compile_model(model).graph.output[0]
+    assert shape_of(declared) == [7, 9], "what the model declares is written again as it was"
+
+
+def test_a_model_that_contradicts_itself_is_refused() -> None:
+    numbers = ",".join(map(str, range(20)))
+    model = net(f"g (float[2,3] x) => (float[a,b] y) <float[4,5] w = {{{numbers}}}> {{ y = MatMul(x, w) }}")
+    with pytest.raises(BadModel, match="contradicts itself"):
+        applied(InferShapes(), model)

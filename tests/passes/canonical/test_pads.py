@@ -1,0 +1,109 @@
+"""auto_pad and output_shape worked out: every way in which ONNX Runtime pads, and where it cannot be known."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from onnxplain.compiler import compile_model
+from onnxplain.errors import UnsupportedOp
+from onnxplain.passes.canonical.pads import ExplicitPads
+from tests.oracle import gradient
+from tests.passes.graphs import assert_unchanged, node, refusals, typed
+from tests.running import assert_near, net, run
+
+W = "<float[2,3,{k},{k}] w = {{{numbers}}}>"
+
+
+def windowed(op: str, auto: str, kernel: int, stride: int, dilation: int, size: object = 7) -> str:
+    attributes = f"auto_pad = '{auto}', strides = [{stride}, {stride}], kernel_shape = [{kernel}, {kernel}]".replace(
+        "'", '"'
+    )
+    if dilation > 1:
+        attributes += f", dilations = [{dilation}, {dilation}]"
+    numbers = ",".join(str(v) for v in np.random.default_rng(0).standard_normal(6 * kernel**2).round(3))
+    weights, operands = (W.format(k=kernel, numbers=numbers), "x, w") if op == "Conv" else ("", "x")
+    return f"g (float[N,3,{size},{size}] x) => (float[N,c,h,v] y) {weights} {{ y = {op}<{attributes}>({operands}) }}"
+
+
+CASES = [
+    case
+    for case in itertools.product(
+        ("Conv", "MaxPool", "AveragePool"), ("SAME_UPPER", "SAME_LOWER", "VALID"), (2, 3), (1, 2, 3), (1, 2)
+    )
+    # ONNX Runtime has no SAME with dilations
+    if case[4] == 1 or (case[0] == "Conv" and case[1] == "VALID")
+]
+
+
+@pytest.mark.parametrize(("op", "auto", "kernel", "stride", "dilation"), CASES)
+def test_pads_are_those_of_the_runtime(op: str, auto: str, kernel: int, stride: int, dilation: int) -> None:
+    text = windowed(op, auto, kernel, stride, dilation)
+    model = typed(text)
+    assert refusals(model, ExplicitPads()) == (1, ())
+    assert "auto_pad" not in node(model, "y").attrs
+    assert_unchanged(model, text, [(2, 3, 7, 7)])
+
+
+def test_explicit_pads_are_left_alone() -> None:
+    model = typed("g (float[N,3,7,7] x) => (float[N,3,h,w] y) { y = MaxPool<kernel_shape=[2,2], pads=[0,1,1,0]>(x) }")
+    assert refusals(model, ExplicitPads()) == (0, ())
+    assert node(model, "y").attrs["pads"] == [0, 1, 1, 0]
+
+
+def test_sizes_that_are_open_need_not_be_known_for_stride_one() -> None:
+    text = windowed("Conv", "SAME_UPPER", 3, 1, 1, "side")
+    model = typed(text)
+    assert refusals(model, ExplicitPads()) == (1, ())
+    assert_unchanged(model, text, [(1, 3, 5, 5), (1, 3, 8, 8)])
+
+
+def test_it_declines_where_the_sizes_decide_and_are_open() -> None:
+    text = windowed("Conv", "SAME_UPPER", 3, 2, 1, "side")
+    changed, declined = refusals(typed(text), ExplicitPads())
+    assert changed == 0
+    assert (declined[0].where, "depends on sizes known only at run time" in declined[0].why) == ("y", True)
+    head = text.replace("y = Conv", "c = Conv").replace("float[N,c,h,v] y", "float[N,2] y")[:-1]
+    with pytest.raises(UnsupportedOp, match="with auto_pad=SAME_UPPER and sizes known only at run time"):
+        compile_model(net(f"{head} p = GlobalAveragePool(c) y = Flatten(p) }}"))
+
+
+TRANSPOSED = [
+    'auto_pad = "SAME_UPPER", strides = [2, 2]',
+    'auto_pad = "SAME_LOWER", strides = [2, 2]',
+    'auto_pad = "VALID", strides = [2, 2]',
+    "output_shape = [13, 12], strides = [2, 2]",
+    "output_shape = [12, 13], strides = [2, 2], output_padding = [1, 1]",
+    'output_shape = [13, 13], strides = [2, 2], auto_pad = "SAME_UPPER"',
+]
+
+
+@pytest.mark.parametrize("attributes", TRANSPOSED)
+def test_transposed_convolutions(attributes: str) -> None:
+    numbers = ",".join(str(v) for v in np.random.default_rng(0).standard_normal(54).round(3))
+
+    def ending(output: str, tail: str) -> str:
+        return f"""g (float[N,3,6,6] x) => ({output} y) <float[3,2,3,3] w = {{{numbers}}}> {{
+            c = ConvTranspose<{attributes}>(x, w) {tail} }}"""
+
+    text = ending("float[N,c,h,v]", "y = Relu(c)")
+    model = typed(text)
+    assert refusals(model, ExplicitPads()) == (1, ())
+    assert not {"auto_pad", "output_shape"} & set(node(model, "c").attrs)
+    assert_unchanged(model, text, [(2, 3, 6, 6)])
+    whole = net(ending("float[N,2]", "q = Mul(c, c) p = GlobalAveragePool(q) y = Flatten(p)"))
+    x = np.random.default_rng(1).standard_normal((2, 3, 6, 6)).astype(np.float32)
+    returned = run(compile_model(whole), x)
+    truth = gradient(whole, x, returned["explained_class"])
+    assert_near(returned["attribution"], truth.numpy(), 1e-5)
+
+
+def test_a_pad_on_some_axes_names_all_of_them() -> None:
+    text = """g (float[N,3,4] x) => (float[N,3,k] y) <int64[2] p = {1, 2}, int64[1] axes = {-1}, float v = {5}> {
+        y = Pad(x, p, v, axes) }"""
+    model = typed(text)
+    assert refusals(model, ExplicitPads()) == (1, ())
+    assert len(node(model, "y").inputs) == 3
+    assert_unchanged(model, text, [(2, 3, 4)])

@@ -1,0 +1,94 @@
+"""The forward pass once more on another input, sharing all that does not depend on it; whether batches stack."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onnxplain.ir.builder import Builder
+from onnxplain.ir.model import Model
+from onnxplain.ir.save import to_proto
+from onnxplain.passes.explain.trace import Trace, trace
+from onnxplain.passes.explain.twin import broadcasts, stacks, twin, value_at
+from tests.passes.graphs import canonical, seeded
+from tests.running import net, run
+
+TEXT = """g (float[{n},2,3] x, float[{n},6] other) => (float[{n},4] y)
+    <int64[2] flat = {{{first}, 6}}, float[6,4] w = {{{w}}}> {{
+    gate = Sigmoid(other)  r = Reshape(x, flat)  a = Relu(r)  m = Mul(a, gate)  y = MatMul(m, w) }}"""
+
+
+def prepared(text: str) -> tuple[Model, Builder, Trace]:
+    model, _ = canonical(text)
+    g = Builder(model)
+    tensors = model.graph.tensors()
+    return model, g, trace(g, list(model.graph.nodes), g.wrap(tensors["x"]), g.wrap(tensors["y"]))
+
+
+def text_for(n: int | str) -> str:
+    return TEXT.format(n=n, first=n if isinstance(n, int) else -1, w=",".join(str(v / 10) for v in range(24)))
+
+
+def test_it_computes_the_model_on_another_input_and_shares_the_rest() -> None:
+    model, g, original = prepared(text_for("N"))
+    before = len(model.graph.nodes)
+    other = twin(g, original, original.source * 2 + 1, "label")
+    emitted = [n for n in model.graph.nodes[before:] if n.name.startswith("onnxplain/label/")]
+    assert [n.op for n in emitted] == ["Reshape", "Relu", "Mul", "MatMul"]
+    assert [n.name for n in emitted] == [f"onnxplain/label/{s.name}/{s.op}" for s in original.sites]
+    assert other.of(original.source).tensor is other.source.tensor
+    gate = emitted[2].inputs[1]
+    assert gate.name == "gate", "what does not depend on the input is shared"
+    model.graph.outputs.append(g.publish(other.score, "again").tensor)
+    x, aside = seeded(3, 2, 3), seeded(3, 6)
+    returned = run(to_proto(model), {"x": x, "other": aside})
+    expected = run(net(text_for("N")), {"x": x * 2 + 1, "other": aside})["y"]
+    np.testing.assert_allclose(returned["again"], expected, rtol=1e-6)
+
+
+def test_its_own_nodes_can_be_walked() -> None:
+    _, g, original = prepared(text_for("N"))
+    other = twin(g, original, original.source + 1, "label")
+    again = other.trace(original)
+    assert [s.op for s in again.sites] == [s.op for s in original.sites]
+    assert (again.source.name, again.score.name) == (other.source.name, other.score.name)
+
+
+def test_the_value_of_one_tensor_takes_only_what_it_needs() -> None:
+    model, g, original = prepared(text_for("N"))
+    before = len(model.graph.nodes)
+    relu = next(s.y for s in original.sites if s.op == "Relu")
+    found = value_at(g, original, relu, original.source * 0, "bound")
+    assert [n.op for n in model.graph.nodes[before:] if "bound" in n.name] == ["Reshape", "Relu"]
+    assert found.name.startswith("onnxplain/bound/")
+
+
+FREE = "g (float[{n},2,3] x) => (float[{n},6] y) <int64[2] flat = {{{target}}}> {{ r = Reshape(x, flat) y = Relu(r) }}"
+MIXED = """g (float[2,2,3] x) => (float[2,6] y) <int64[2] a = {3, 4}, int64[2] b = {2, 6}> {
+    r = Reshape(x, a) s = Relu(r) y = Reshape(s, b) }"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (FREE.format(n="N", target="-1, 6"), True),
+        (FREE.format(n=2, target="2, 6"), True),
+        (FREE.format(n=2, target="-1, 6"), True),
+        (FREE.format(n=1, target="1, 6"), True),
+        (MIXED, False),
+    ],
+)
+def test_whether_batches_stack_is_tried_and_leaves_nothing_behind(text: str, expected: bool) -> None:
+    model, g, original = prepared(text)
+    before = [n.name for n in model.graph.nodes]
+    assert stacks(g, original, 1)
+    assert stacks(g, original, 3) is expected
+    assert [n.name for n in model.graph.nodes] == before
+
+
+def test_whether_one_sample_broadcasts_against_many() -> None:
+    for text, expected in ((FREE.format(n="N", target="-1, 6"), True), (MIXED, False)):
+        model, g, original = prepared(text)
+        before = len(model.graph.nodes)
+        assert broadcasts(g, original) is expected
+        assert len(model.graph.nodes) == before
