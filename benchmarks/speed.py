@@ -29,6 +29,7 @@ import torch  # noqa: E402
 
 import onnxplain  # noqa: E402
 from benchmarks.networks import NETWORKS, seeded  # noqa: E402
+from benchmarks.page import put  # noqa: E402
 from benchmarks.peers import PEERS  # noqa: E402
 from onnxplain.runtime.measure import compare  # noqa: E402
 
@@ -183,20 +184,12 @@ def main() -> None:
 
 def write_page() -> None:
     """Put the tables of all results that there are between the markers of docs/performance.md."""
-    page = ROOT / "docs/performance.md"
-    text = page.read_text(encoding="utf-8")
     for file in sorted((ROOT / "benchmarks/results").glob("cpu*.json")):
-        begin, end = f"<!-- {file.stem} -->", f"<!-- end of {file.stem} -->"
-        if begin not in text:
-            continue
         found = json.loads(file.read_text(encoding="utf-8"))
         machine = found["machine"]
         where = f"{machine['processor']}, {machine['threads']} threads, batch {machine['batch']}"
         said = f"{where}, ONNX Runtime {machine['onnxruntime']}."
-        before, rest = text.split(begin)
-        tables = table([Row(**row) for row in found["rows"]])
-        text = f"{before}{begin}\n{said}\n\n{tables}\n{end}{rest.split(end)[1]}"
-    page.write_text(text, encoding="utf-8")
+        put(ROOT / "docs/performance.md", file.stem, f"{said}\n\n{table([Row(**row) for row in found['rows']])}")
 
 
 def _processor() -> str:
