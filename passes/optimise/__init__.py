@@ -9,10 +9,14 @@ from onnxplain.passes.base import Pass
 from onnxplain.passes.optimise.blocked import BlockedMasks, EnterBlockedLayout
 from onnxplain.passes.optimise.convolution import FlipUnitStride
 from onnxplain.passes.optimise.dead_code import DropDeadCode
+from onnxplain.passes.optimise.shares import ShareOfItself
+from onnxplain.passes.optimise.shifts import ShiftIntoBias
+
+_ANYWHERE = (DropDeadCode(), ShareOfItself(), DropDeadCode(), ShiftIntoBias(), DropDeadCode())
 
 LOWERING: Mapping[str, tuple[Pass[Model], ...]] = {
-    "portable": (DropDeadCode(),),
-    "cpu": (DropDeadCode(), FlipUnitStride(), BlockedMasks(), DropDeadCode(), EnterBlockedLayout()),
-    "cuda": (DropDeadCode(),),
+    "portable": (*_ANYWHERE,),
+    "cpu": (*_ANYWHERE, FlipUnitStride(), BlockedMasks(), DropDeadCode(), EnterBlockedLayout()),
+    "cuda": (*_ANYWHERE,),
 }
 """What is done last, by the runtime that the graph is for. No rule knows of it."""

@@ -51,7 +51,7 @@ def facts(g: Builder, trace: Trace, composite: Composite, *, nonnegative_input: 
         behind = consumers.get(site.y.name, [])
         found[site.name] = Facts(
             nonnegative=all(x.name in signs for x in signals),
-            rectified=bool(behind) and all(s.op == "Relu" and s.y.name in vanishing for s in behind),
+            rectified=bool(behind) and all(_rectifies(g, s) and s.y.name in vanishing for s in behind),
             analysed=True,
         )
     return found
@@ -92,6 +92,19 @@ def _holds(node: gs.Node, known: Callable[[gs.Tensor], bool]) -> bool:
         inside = node.attrs.get("extrapolation_value", 0.0) >= 0
         return known(x) and inside and node.attrs.get("mode", "nearest") != "cubic"
     return node.op in _IF_THE_FIRST and known(x)
+
+
+def _rectifies(g: Builder, site: Site) -> bool:
+    """Whether a site's output is zero exactly where its operand is not positive."""
+    if site.op != "Clip":
+        return site.op == "Relu"
+    low, high = site.optional(1), site.optional(2)
+    return (
+        low is not None
+        and low.is_constant
+        and bool(np.all(g.values(low) == 0))
+        and (high is None or (high.is_constant and bool(np.all(g.values(high) > 0))))
+    )
 
 
 def _vanishing(trace: Trace, composite: Composite) -> set[str]:

@@ -107,4 +107,6 @@ def test_where_rounding_flips_a_relu_nothing_else_differs(specimen: Specimen) ->
     own_truth = gradient(compiled, x, chosen, input_name=name, score=logits_name(model)).numpy()
     with torch.no_grad():
         by_oracle = Oracle(compiled).run({name: torch.from_numpy(x)}, outputs=["attribution"])["attribution"]
-    assert_near(by_oracle.numpy(), own_truth, 1e-9, "in float64")
+    # what a batch norm that stands alone multiplies by was computed when compiling, and rounded to float32
+    folded = any(node.op_type == "BatchNormalization" for node in compiled.graph.node)
+    assert_near(by_oracle.numpy(), own_truth, 1e-6 if folded else 1e-9, "in float64")

@@ -145,6 +145,8 @@ RECTIFIED = {
     "ReLU": ("c = Conv(x, w) a = Relu(c) y = Conv(a, v)", EPSILON),
     "ReLU, then the score": ("c = Conv(x, w) y = Relu(c)", EPSILON),
     "ReLU and max-pool": ("c = Conv(x, w) a = Relu(c) p = MaxPool<kernel_shape = [2, 2]>(a) y = Conv(p, u5)", EPSILON),
+    "ReLU6": ("c = Conv(x, w) a = Clip(c, zero, six) y = Conv(a, v)", EPSILON),
+    "clipped from zero, no upper bound": ("c = Conv(x, w) a = Clip(c, zero) y = Conv(a, v)", EPSILON),
     "ReLU, read twice": ("c = Conv(x, w) a = Relu(c) d = Conv(a, v1) y = Add(a, d)", EPSILON),
     "ReLU, gated": (
         "c = Conv(x, w) a = Relu(c) p = GlobalAveragePool(a) s = Sigmoid(p) m = Mul(a, s) y = Conv(m, v)",
@@ -158,6 +160,9 @@ RECTIFIED = {
 NOT_RECTIFIED = {
     "no ReLU": ("c = Conv(x, w) y = Conv(c, v)", EPSILON),
     "LeakyReLU": ("c = Conv(x, w) a = LeakyRelu(c) y = Conv(a, v)", EPSILON),
+    "clipped from below zero": ("c = Conv(x, w) a = Clip(c, minus, six) y = Conv(a, v)", EPSILON),
+    "clipped from above alone": ("c = Conv(x, w) a = Clip(c, , six) y = Conv(a, v)", EPSILON),
+    "clipped to zero": ("c = Conv(x, w) a = Clip(c, zero, zero) y = Conv(a, v)", EPSILON),
     "one of two readers is no ReLU": ("c = Conv(x, w) a = Relu(c) y = Add(a, c)", EPSILON),
     "one of two readers is a LeakyReLU": ("c = Conv(x, w) a = Relu(c) d = LeakyRelu(c) y = Add(a, d)", EPSILON),
     "a sigmoid behind the ReLU": ("c = Conv(x, w) a = Relu(c) s = Sigmoid(a) y = Conv(s, v)", EPSILON),
@@ -171,7 +176,7 @@ NOT_RECTIFIED = {
 
 def facts_of(body: str, composite: Composite) -> dict[str, Facts]:
     more = {"u5": drawn(4, 5, 1, 1, seed=10), "v1": drawn(5, 5, 1, 1, seed=11)}
-    g, seen = opened(small(body, (1, 3, 8, 8), W | AFFINE | more))
+    g, seen = opened(small(body, (1, 3, 8, 8), CONSTANTS | W | AFFINE | more))
     return {s.y.name: f for s, f in zip(seen.sites, _in_order(g, seen, composite), strict=True)}
 
 
@@ -199,6 +204,8 @@ TABLES = {
     "alpha-beta": alpha_beta(2, 1),
 }
 CHAINS = {
+    "ReLU6": "c = Conv(x, w) a = Clip(c, zero, six) d = Conv(a, v) e = Clip(d, zero, six) f = Conv(e, u) "
+    "y = Clip(f, zero, six)",
     "ReLU": "c = Conv(x, w) a = Relu(c) d = Conv(a, v) e = Relu(d) f = Conv(e, u) y = Relu(f)",
     "LeakyReLU": "c = Conv(x, w) a = Leaky(c) d = Conv(a, v) e = Leaky(d) f = Conv(e, u) y = Leaky(f)".replace(
         "Leaky", "LeakyRelu<alpha = 0.3>"
@@ -210,6 +217,10 @@ CONVOLUTIONS = {
     ("ReLU", "z+"): (11, 15),
     ("ReLU", "gamma"): (11, 21),
     ("ReLU", "alpha-beta"): (15, 27),
+    ("ReLU6", "epsilon"): (6, 6),
+    ("ReLU6", "z+"): (11, 15),
+    ("ReLU6", "gamma"): (11, 21),
+    ("ReLU6", "alpha-beta"): (15, 27),
     ("LeakyReLU", "epsilon"): (6, 6),
     ("LeakyReLU", "z+"): (15, 15),
     ("LeakyReLU", "gamma"): (21, 21),
@@ -219,7 +230,7 @@ CONVOLUTIONS = {
 
 def explained(body: str, composite: Composite, analyse: bool, told: Facts | None = None) -> tuple[Floats, int]:
     """The relevance of x, and how many convolutions the graph has; `told` are facts to believe of every layer."""
-    g, seen = opened(small(body, (2, 3, 8, 8), W))
+    g, seen = opened(small(body, (2, 3, 8, 8), W | CONSTANTS))
     facts = signs.facts(g, seen, composite, nonnegative_input=False) if analyse else None
     if told is not None:
         facts = {s.name: told if s.op == "Conv" and s[0].name != "x" else Facts() for s in seen.sites}

@@ -75,8 +75,12 @@ def gamma(value: float = 0.25, eps: float = 1e-6) -> Rule:
 
     def rule(g: Builder, s: Site, r: Value) -> Flows:
         a = Affine(g, s)
-        p = _positive_sum(a)
         favouring, disfavouring = a.w + value * a.w_positive, a.w + value * a.w_negative
+        if s.facts.rectified and s.facts.nonnegative:
+            b = None if a.b is None else a.b + value * g.relu(a.b)
+            z = g.relu(a.forward(a.x, favouring, b))
+            return a.flows(a.x * a.back(r / g.stabilise(z, eps, nonnegative=True), favouring))
+        p = _positive_sum(a)
         if s.facts.rectified:
             z = g.stabilise(a.y + value * p, eps, nonnegative=True)
             return a.flows(_back(a, r / z, favouring, disfavouring))

@@ -1,0 +1,67 @@
+"""Numbers added behind a convolution join its bias, where nothing else reads the convolution."""
+
+from __future__ import annotations
+
+import pytest
+
+from onnxplain.passes.optimise.dead_code import DropDeadCode
+from onnxplain.passes.optimise.shifts import ShiftIntoBias
+from tests.passes.graphs import assert_unchanged, node, operators, refusals, typed
+
+W = "float[4,3,1,1] w = {1,2,3, -4,5,6, 7,8,9, -1,0,1}"
+
+
+def graph(body: str, more: str = "") -> str:
+    return f"g (float[N,3,5,5] x) => (float[N,4,A,B] y) <{W}, float c = {{0.25}}{more}> {{ {body} }}"
+
+
+@pytest.mark.parametrize(
+    ("body", "more", "left"),
+    [
+        ("z = Conv(x, w) y = Add(z, c)", "", ["Conv"]),
+        ("z = Conv(x, w) y = Add(c, z)", "", ["Conv"]),
+        ("z = Conv(x, w, b) y = Add(z, c)", ", float[4] b = {1,2,3,4}", ["Conv"]),
+        ("z = Conv(x, w) y = Add(z, k)", ", float[1,1,1,1] k = {-2}", ["Conv"]),
+        ("z = Conv(x, w) r = Relu(z) y = Add(r, c)", "", ["Conv", "Clip"]),
+        ("z = Conv(x, w) r = Relu(z) y = Add(r, k)", ", float[1] k = {-2}", ["Conv", "Clip"]),
+    ],
+)
+def test_a_number_joins_the_bias(body: str, more: str, left: list[str]) -> None:
+    model = typed(graph(body, more))
+    assert refusals(model, ShiftIntoBias()) == (1, ())
+    DropDeadCode().run(model)
+    assert operators(model) == left
+    assert_unchanged(model, graph(body, more), [(2, 3, 5, 5)])
+
+
+def test_a_transposed_convolution_has_a_bias_too() -> None:
+    text = """g (float[N,3,5,5] x) => (float[N,4,A,B] y) <float[3,2,1,1] w = {1,2,3,4,5,6}, float c = {0.5}>
+              { z = ConvTranspose(x, w) y = Add(z, c) }""".replace("N,4", "N,2")
+    model = typed(text)
+    assert refusals(model, ShiftIntoBias()) == (1, ())
+    DropDeadCode().run(model)
+    assert operators(model) == ["ConvTranspose"]
+    assert_unchanged(model, text, [(2, 3, 5, 5)])
+
+
+@pytest.mark.parametrize(
+    ("body", "more", "why"),
+    [
+        ("z = Conv(x, w) a = Abs(z) b = Add(z, c) y = Mul(a, b)", "", "others read the convolution as it is"),
+        ("z = Conv(x, w) r = Relu(z) b = Add(r, c) y = Mul(r, b)", "", "others read the convolution as it is"),
+        ("z = Conv(x, w) r = Relu(z) b = Add(r, c) y = Mul(z, b)", "", "others read the convolution as it is"),
+        ("z = Conv(x, w) y = Add(z, k)", ", float[4,1,1] k = {1,2,3,4}", "what it adds is not one number"),
+        ("z = Conv(x, w) y = Add(z, k)", ", float[1,1,1,1,1] k = {2}", "what it adds is not one number"),
+    ],
+)
+def test_elsewhere_it_stays(body: str, more: str, why: str) -> None:
+    text = graph(body, more).replace("float[N,4,A,B] y", "float[] y")
+    model = typed(text)
+    add = node(model, "b" if "b = " in body else "y")
+    changed, declined = refusals(model, ShiftIntoBias())
+    assert (changed, [(r.where, r.why) for r in declined]) == (0, [(add.name, why)])
+
+
+def test_what_is_no_convolution_is_not_looked_at() -> None:
+    model = typed("g (float[N,3] x) => (float[N,3] y) <float c = {1}> { z = Exp(x) y = Add(z, c) }")
+    assert refusals(model, ShiftIntoBias()) == (0, ())
