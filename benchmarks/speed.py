@@ -15,8 +15,8 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -33,28 +33,40 @@ from benchmarks.page import put  # noqa: E402
 from benchmarks.peers import PEERS  # noqa: E402
 from onnxplain.runtime.measure import compare  # noqa: E402
 
-Goals = dict[str, tuple[float, float, float]]
-
-GOALS: Goals = {
-    "gradient": (2.15, 2.1, 2.6),
-    "guided-backprop": (2.15, 2.1, 2.6),
-    "deconvnet": (2.15, 2.1, 2.6),
-    "grad-cam": (1.05, 1.05, 1.1),
-    "fem": (1.05, 1.05, 1.1),
-    "lrp-eps": (2.3, 2.2, 2.8),
-    "lrp-epsilon-plus": (3.3, 3.2, 4.0),
-    "lrp-epsilon-gamma-box": (3.3, 3.2, 4.0),
-    "lrp-epsilon-alpha2-beta1": (4.4, 4.3, 5.0),
-    "deeplift-rescale": (2.3, 2.2, 2.8),
-    "integrated-gradients": (2.1, 2.1, 2.5),
-}
-"""Forward passes, for ResNet-50, VGG-16 and MobileNetV2; of Integrated Gradients, for each step."""
+Goals = tuple[float, float, float]
 
 STEPS = 10
-SETTINGS: dict[str, dict[str, Any]] = {
-    "integrated-gradients": {"steps": STEPS},
-    "lrp-epsilon-gamma-box": {"low": -3, "high": 3},
-    "deeplift-rescale": {"fold_baseline": "yes"},
+_BOX = {"low": -3, "high": 3}
+_WHOLE = {"sign_analysis": False}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method with settings, and the goals for ResNet-50, VGG-16 and MobileNetV2 in forward passes."""
+
+    method: str
+    goals: Goals | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    divisor: int = 1
+
+
+CASES: dict[str, Case] = {
+    "gradient": Case("gradient", (2.15, 2.1, 2.6)),
+    "guided-backprop": Case("guided-backprop", (2.15, 2.1, 2.6)),
+    "deconvnet": Case("deconvnet", (2.15, 2.1, 2.6)),
+    "grad-cam": Case("grad-cam", (1.05, 1.05, 1.1)),
+    "fem": Case("fem", (1.05, 1.05, 1.1)),
+    "lrp-0": Case("lrp-0"),
+    "lrp-eps": Case("lrp-eps", (2.3, 2.2, 2.8)),
+    "lrp-epsilon-plus": Case("lrp-epsilon-plus", (3.3, 3.2, 4.0)),
+    "lrp-epsilon-plus, no sign analysis": Case("lrp-epsilon-plus", None, _WHOLE),
+    "lrp-epsilon-gamma-box": Case("lrp-epsilon-gamma-box", (3.3, 3.2, 4.0), _BOX),
+    "lrp-epsilon-gamma-box, no sign analysis": Case("lrp-epsilon-gamma-box", None, _BOX | _WHOLE),
+    "lrp-epsilon-alpha2-beta1": Case("lrp-epsilon-alpha2-beta1", (4.4, 4.3, 5.0)),
+    "lrp-epsilon-alpha2-beta1, no sign analysis": Case("lrp-epsilon-alpha2-beta1", None, _WHOLE),
+    "deeplift-rescale": Case("deeplift-rescale", (2.3, 2.2, 2.8), {"fold_baseline": "yes"}),
+    "deeplift-rescale, run-time baseline": Case("deeplift-rescale", (3.3, 3.3, 3.3), {"baseline": "input"}),
+    "integrated-gradients": Case("integrated-gradients", (2.1, 2.1, 2.5), {"steps": STEPS}, STEPS),
 }
 
 
@@ -98,32 +110,30 @@ def timed(run: Callable[[], object], times: int = 5) -> float:
     return median(took)
 
 
-def measured(
-    network: str, column: int, net: torch.nn.Module, model: Path, method: str, args: argparse.Namespace
-) -> Row:
+def measured(network: str, column: int, net: torch.nn.Module, model: Path, name: str, args: argparse.Namespace) -> Row:
     """Compile a method for CPU and measure it in turns with its forward pass."""
-    explained = model.with_suffix(f".{method}.onnx")
+    case = CASES[name]
+    explained = model.with_suffix(".explained.onnx")
     began = time.perf_counter()
-    onnxplain.compile_file(model, explained, method, runtime=args.runtime, **SETTINGS.get(method, {}))
+    onnxplain.compile_file(model, explained, case.method, runtime=args.runtime, **case.settings)
     seconds = time.perf_counter() - began
     found = compare(model, explained, provider="cpu", batch=args.batch, runs=args.runs, turns=args.turns, threads=2)
-    divisor = STEPS if method == "integrated-gradients" else 1
-    ratios = [ratio / divisor for ratio in found.ratios]
+    ratios = [ratio / case.divisor for ratio in found.ratios]
     forward = median(cost.typical for cost in found.forward)
     nodes = found.explained[0].nodes
     image = torch.randn(args.batch, 3, 224, 224)
     peers = {}
     for peer, methods in PEERS.items() if args.peers else ():
-        if method in methods:
-            peers[peer] = _peer(methods[method], net, image, forward * divisor)
+        if name in methods:
+            peers[peer] = _peer(methods[name], net, image, forward * case.divisor)
     row = Row(
-        network, method, median(ratios), min(ratios), max(ratios), forward,
+        network, name, median(ratios), min(ratios), max(ratios), forward,
         explained.stat().st_size / model.stat().st_size, seconds,
         nodes.get("nchwc.ReorderInput", 0) + nodes.get("nchwc.ReorderOutput", 0),
-        GOALS[method][column] if args.batch == 1 else None, peers,
+        case.goals[column] if case.goals and args.batch == 1 else None, peers,
     )  # fmt: skip
     explained.unlink()
-    print(f"{network:12} {method:26} {row.passes:6.2f} ({row.least:.2f} to {row.most:.2f})  goal {row.goal}  {peers}",
+    print(f"{network:12} {name:44} {row.passes:6.2f} ({row.least:.2f} to {row.most:.2f})  goal {row.goal}  {peers}",
           flush=True)  # fmt: skip
     return row
 
@@ -145,10 +155,11 @@ def table(rows: list[Row]) -> str:
     for method in dict.fromkeys(row.method for row in rows):
         mine = {row.network: row for row in rows if row.method == method}
         cells = [f"{mine[n].passes:.2f}" if n in mine else "" for n in names]
-        goals = " · ".join(f"{mine[n].goal}" for n in names if n in mine)
+        goals = " · ".join(f"{mine[n].goal}" for n in names if n in mine and mine[n].goal is not None)
         every = dict.fromkeys(peer for row in mine.values() for peer in row.peers)
         peers = "; ".join(f"{p} " + " · ".join(_said(mine[n].peers.get(p)) for n in names if n in mine) for p in every)
-        lines.append(f"| `{method}` | " + " | ".join(cells) + f" | {goals} | {peers} |")
+        method, _, how = method.partition(", ")
+        lines.append(f"| `{method}`{how and ', ' + how} | " + " | ".join(cells) + f" | {goals} | {peers} |")
     return "\n".join(lines)
 
 
@@ -164,7 +175,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--runtime", default="cpu")
     parser.add_argument("--networks", default=",".join(NETWORKS))
-    parser.add_argument("--methods", default=",".join(GOALS))
+    parser.add_argument("--methods", default=";".join(CASES), help="separated by ;")
     parser.add_argument("--peers", action="store_true", help="Captum and zennit beside it")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/cpu.json")
     args = parser.parse_args()
@@ -174,7 +185,7 @@ def main() -> None:
         for name in args.networks.split(","):
             column = list(NETWORKS).index(name)
             net, model = export(name, Path(folder))
-            rows += [measured(name, column, net, model, method, args) for method in args.methods.split(",")]
+            rows += [measured(name, column, net, model, method, args) for method in args.methods.split(";")]
     args.out.parent.mkdir(exist_ok=True, parents=True)
     machine = {"processor": _processor(), "threads": 2, "onnxruntime": version("onnxruntime"), "batch": args.batch}
     args.out.write_text(json.dumps({"machine": machine, "rows": [asdict(r) for r in rows]}, indent=1) + "\n")
