@@ -41,8 +41,12 @@ def reduce_extreme(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
 
 @vjp("ReduceProd")
 def reduce_prod(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
-    """y / x; where the input holds a zero the quotient is not defined and the result is NaN rather than wrong."""
-    return (spread(g, s, dy * s.y) / s[0],)
+    """The product of the others: of all but zeros, over x, wherever no other element is zero."""
+    x, axes = s[0], reduced_axes(g, s)
+    is_zero = g.mask(g.equal(x, 0), x)
+    safe = x + is_zero
+    alone = g.mask(g.equal(g.sum(is_zero, axes), is_zero), dy)
+    return (spread(g, s, dy) * alone * g.reduce("ReduceProd", safe, axes) / safe,)
 
 
 @vjp("ReduceL1")
