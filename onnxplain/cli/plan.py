@@ -158,7 +158,8 @@ def plan_of(opened: Opened, method: Method, settings: Mapping[str, Any]) -> Plan
 def _blocked(site: Site, rules: Composite, walked: Trace) -> str:
     """Why the walk cannot pass a node, or nothing."""
     if not rules.covers(site):
-        return "no rule"
+        left = site.y.g.model.left.get(site.name, "")
+        return f"no rule: {left.splitlines()[0]}" if left else "no rule"
     lost = [x.name for i, x in enumerate(site.x) if x and x.name in walked.varying and i not in site.wrt]
     return f"not differentiated by its operand {lost[0]!r}" if lost else ""
 

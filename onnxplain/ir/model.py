@@ -56,7 +56,8 @@ class Model:
     """The forward graph, and later the explained one.
 
     Invariants after the canonical passes: nodes are in topological order and have unique names; every tensor on the
-    way from an input to an output has a dtype and a rank. `outputs` are the model's own, as it declared them.
+    way from an input to an output has a dtype and a rank. `outputs` are the model's own, as it declared them. `left`
+    says of nodes that a pass would have spelled out, by name, why it could not.
     """
 
     graph: gs.Graph
@@ -66,6 +67,7 @@ class Model:
     name: str
     external: bool
     outputs: tuple[onnx.ValueInfoProto, ...]
+    left: dict[str, str] = field(default_factory=dict)
 
     @staticmethod
     def of(source: Source) -> Model:

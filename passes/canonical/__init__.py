@@ -14,6 +14,7 @@ from onnxplain.passes.canonical.names import NameNodes
 from onnxplain.passes.canonical.opset import ConvertOpset
 from onnxplain.passes.canonical.pads import ExplicitPads
 from onnxplain.passes.canonical.quantisation import SpellOutQuantised
+from onnxplain.passes.canonical.recurrent import UnrollRecurrent
 from onnxplain.passes.canonical.refine import RefineShapes
 from onnxplain.passes.canonical.shapes import InferShapes
 from onnxplain.passes.optimise.dead_code import DropDeadCode
@@ -33,6 +34,7 @@ ON_GRAPH = (
     FoldConstants(),
     InlineBranches(),
     RefineShapes(),
+    UnrollRecurrent(),
     FreeBatch(),
     FoldConstants(),
     InlineBranches(),

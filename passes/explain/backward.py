@@ -96,8 +96,9 @@ def _entry(trace: Trace, composite: Composite, site: Site) -> Entry:
     if entry is None or not composite.covers(site):
         others = [f"{s.op} ({s.name})" for s in trace.sites if s.name != site.name and not composite.covers(s)]
         also = f"\n  The same holds for {enumerated(others)}." if others else ""
+        why = f": {left}" if (left := site.y.g.model.left.get(site.name)) else "."
         raise UnsupportedOp(
-            f"{composite.name} has no rule for {site.op!r} (node {site.name!r}).\n"
+            f"{composite.name} has no rule for {site.op!r} (node {site.name!r}){why}\n"
             f"  It lies {where}, so a rule is needed.{also}\n"
             "  Run `onnxplain plan` to see every node and its rule."
         )

@@ -8,6 +8,7 @@ from onnxplain.ir.site import Role, Site
 from onnxplain.rules.lrp.affine import LINEAR, is_linear
 
 _PRODUCTS = ("Mul", "Div")
+_GATES = ("Sigmoid", "HardSigmoid")
 _AFFINE = frozenset({"Add", "Sub", "Mul", "Div", "BatchNormalization"})
 _PASSING = frozenset({"Neg", "Identity", "Cast", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
 
@@ -37,10 +38,16 @@ def roles(sites: Sequence[Site]) -> dict[str, Role]:
 
 
 def _signal(site: Site, producers: Mapping[str, Site]) -> int | None:
-    """Which operand of a product the other one was computed from, give or take a scale; None where neither was."""
+    """Which operand of a product is the signal; None where that cannot be said.
+
+    The one that the other was computed from, give or take a scale. Where neither was, the one that is no gate: what a
+    recurrent cell multiplies by a sigmoid.
+    """
     names = [site[0].name, site[1].name]
     origins = [_origins(name, producers) for name in names]
     first, second = (_depends(names[1 - i], origins[i], producers) for i in (0, 1))
+    if first == second:
+        second, first = (any(_is_gate(name, producers) for name in origin) for origin in origins)
     if first == second:
         return None
     return 0 if first else 1 if site.op == "Mul" else None
@@ -53,6 +60,12 @@ def _origins(name: str, producers: Mapping[str, Site]) -> set[str]:
         name = site[site.varying.index(True)].name
         found.add(name)
     return found
+
+
+def _is_gate(name: str, producers: Mapping[str, Site]) -> bool:
+    """Whether a tensor lies between 0 and 1 because a sigmoid made it."""
+    site = producers.get(name)
+    return site is not None and site.op in _GATES
 
 
 def _centres(site: Site, producers: Mapping[str, Site]) -> bool:

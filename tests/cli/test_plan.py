@@ -102,3 +102,25 @@ def test_every_unknown_operator_is_named_at_once(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "no rule for 'Odd' of domain 'lab' (node 'a')" in result.stderr
     assert "The same holds for Odder (d)." in result.stderr
+
+
+def test_why_a_node_could_not_be_spelled_out_is_said(tmp_path: Path) -> None:
+    """A GRU over a sequence whose length nobody knows."""
+    graph = """g (float[N,S,3] x) => (float[N,4] y) <float[1,12,3] w, float[1,12,4] r> {
+        [first] t = Transpose<perm = [1,0,2]>(x) [cell] a, e = GRU<hidden_size = 4>(t, w, r)
+        [last] y = ReduceSum<keepdims = 0>(e, axis) }"""
+    model = text(graph)
+    for name, value in (("w", np.ones((1, 12, 3))), ("r", np.ones((1, 12, 4)))):
+        model.graph.initializer.append(numpy_helper.from_array(value.astype(np.float32), name))
+    model.graph.initializer.append(numpy_helper.from_array(np.asarray([0]), "axis"))
+    result = program("plan", saved(model, tmp_path / "model.onnx"), "--method", "gradient", "--json")
+    assert result.stdout, result.stderr
+    steps = {step["node"]: step["blocked"] for step in json.loads(result.stdout)["plans"][0]["steps"]}
+    why = "how long its sequences are is known only at run time, and its derivative is taken step by step."
+    assert steps == {"first": "", "cell": f"no rule: {why}", "last": ""}
+    assert result.stderr == (
+        f"UnsupportedOp: gradient has no rule for 'GRU' (node 'cell'): {why}\n"
+        "  Export the model with a sequence length that is fixed.\n"
+        "  It lies between 'x' and the score 'y', so a rule is needed.\n"
+        "  Run `onnxplain plan` to see every node and its rule.\n"
+    )

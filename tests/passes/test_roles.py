@@ -53,11 +53,15 @@ def test_a_model_of_one_layer() -> None:
     ("h = Transpose<perm = [0, 1, 3, 2]>(x) s = Sigmoid(x) y = Mul(s, h)", 1),
     ("n = ReduceL2<keepdims = 1>(x) y = Div(x, n)", 0),
     ("a = Conv(x, w) b = Conv(x, v) y = Mul(a, b)", None),
-    ("a = Conv(x, w) b = Conv(x, v) s = Sigmoid(b) y = Mul(a, s)", None),
+    ("a = Conv(x, w) b = Conv(x, v) s = Sigmoid(b) y = Mul(a, s)", 0),
+    ("a = Conv(x, w) b = Conv(x, v) s = Sigmoid(b) t = Neg(s) y = Mul(t, a)", 1),
+    ("a = Conv(x, w) b = Conv(x, v) s = HardSigmoid(b) t = Sigmoid(a) y = Mul(t, s)", None),
     ("a = Sigmoid(x) y = Div(a, x)", None),
     ("y = Mul(x, x)", None),
     ("a = Mul(x, k) y = Mul(a, x)", None),
     ("y = Mul(x, k)", None),
 ])  # fmt: skip
-def test_the_signal_of_a_product_is_what_the_other_factor_was_computed_from(body: str, signal: int | None) -> None:
+def test_the_signal_of_a_product_is_what_the_other_factor_was_computed_from_or_else_no_gate(
+    body: str, signal: int | None
+) -> None:
     assert roles(body)["y"].signal == signal

@@ -54,6 +54,18 @@ def test_the_signal_takes_all(body: str) -> None:
     arrives_as(body, lambda x, r: r)
 
 
+def test_a_sigmoid_of_something_else_is_a_gate() -> None:
+    """As in gated linear units and in the cells of an LSTM."""
+    body = """<int64[2] parts = {2, 2}>
+        u, v = Split<axis = 1>(x, parts) s = Sigmoid(v) w = Mul(u, s) y = Concat<axis = 1>(w, w)"""
+
+    def want(x: Floats, r: Floats) -> Floats:
+        flow = r[:, :2] + r[:, 2:]
+        return np.concatenate([flow, np.zeros_like(flow)], axis=1)
+
+    arrives_as(" ".join(body.split()), want)
+
+
 def test_unrelated_factors_take_half_each() -> None:
     body = "<int64[2] parts = {2, 2}> u, v = Split<axis = 1>(x, parts) w = Mul(u, v) y = Concat<axis = 1>(w, w)"
     arrives_as(body, lambda x, r: np.tile(0.5 * (r[:, :2] + r[:, 2:]), (1, 2, 1, 1)))
