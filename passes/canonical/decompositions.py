@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import inliner
+from onnx import helper, inliner
 
+from onnxplain.errors import UnsupportedModel
 from onnxplain.ir.load import Source
 from onnxplain.ir.model import Model
 from onnxplain.passes.base import Pass, Report
@@ -27,10 +28,8 @@ class Decompose(Pass[Source]):
         found = _defined(source.proto)
         if found:
             _state_defaults(source.proto)
-            wanted = [("", op) for op in sorted(set(found))]
-            source.proto.CopyFrom(
-                inliner.inline_selected_functions(source.proto, wanted, exclude=False, inline_schema_functions=True)
-            )
+            _state_types(source.proto)
+            source.proto.CopyFrom(_inlined(source, sorted(set(found))))
         return Report(len(found))
 
     def ensures(self, source: Source) -> None:
@@ -49,11 +48,33 @@ class PlainCasts(Pass[Model]):
             if node.op != "CastLike" or node.domain or node.inputs[1].dtype is None:
                 continue
             like = node.inputs[1].dtype
-            to = like if isinstance(like, int) else onnx.helper.np_dtype_to_tensor_dtype(np.dtype(like))
+            to = like if isinstance(like, int) else helper.np_dtype_to_tensor_dtype(np.dtype(like))
             node.op, node.attrs = "Cast", {"to": to}
             node.inputs.pop(1)
             changed += 1
         return Report(changed)
+
+
+def _inlined(source: Source, found: list[str]) -> onnx.ModelProto:
+    try:
+        return inliner.inline_selected_functions(
+            source.proto, [("", op) for op in found], exclude=False, inline_schema_functions=True
+        )
+    except RuntimeError as error:  # a check in the inliner's C++ side
+        reason = str(error).rpartition("failed: ")[2].rstrip(". ")
+        raise UnsupportedModel(
+            f"{', '.join(found)} of {source.name} cannot be spelled out in other operators: {reason}.\n"
+            "  Export the model with an older opset, or without operators of other domains in front of it."
+        ) from None
+
+
+def _state_types(model: onnx.ModelProto) -> None:
+    """Write down the types of weights: the inliner looks for them among inputs and annotations alone."""
+    stated = {value.name for value in (*model.graph.input, *model.graph.value_info)}
+    for tensor in model.graph.initializer:
+        if tensor.name not in stated:
+            value = helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            model.graph.value_info.append(value)
 
 
 def _state_defaults(model: onnx.ModelProto) -> None:

@@ -7,6 +7,7 @@ import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from onnxplain.compiler import compile_model
 from onnxplain.errors import UnsupportedModel
@@ -217,3 +218,36 @@ def test_a_window_that_would_start_in_the_padding_is_left_out(kind: str, opset: 
     results = explained(model, data)
     assert_near(results["y"], run(model, data)["y"], 1e-6)
     assert np.isfinite(results["attribution"]).all()
+
+
+STORED = [
+    ("RMSNormalization", 23, "t = RMSNormalization(x, s)", (3, 4), {"s": np.arange(1, 5, dtype=np.float32)}),
+    ("RotaryEmbedding", 23, "t = RotaryEmbedding(x, cos, sin)", (2, 4, 6),
+     {key: np.random.default_rng(5).standard_normal((3, 4, 3)).astype(np.float32) for key in ("cos", "sin")}),
+    ("CenterCropPad", 18, "t = CenterCropPad<axes = [1, 2]>(x, s)", (5, 3), {"s": np.asarray([3, 7])}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("op", "opset", "text", "shape", "stored"), STORED, ids=lambda v: str(v)[:20])
+def test_operands_that_are_stored_are_known_to_who_spells_out(
+    op: str, opset: int, text: str, shape: tuple[int, ...], stored: dict[str, NDArray[np.float32]]
+) -> None:
+    data = np.random.default_rng(6).standard_normal((3, *shape)).astype(np.float32)
+    model = model_of(opset, text, shape, 12, "3")
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    for name, value in stored.items():
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
+    results = explained(model, data, target=1)
+    assert_near(results["y"], run(model, data)["y"], 1e-6)
+    assert op not in {name for _, name in operators(compile_model(model).graph)}
+    step, direction = 1e-2, np.random.default_rng(7).standard_normal(data.shape).astype(np.float32)
+    ahead, behind = (run(model, data + sign * step * direction)["y"][:, 1] for sign in (1, -1))
+    slope = (results["attribution"] * direction).reshape(3, -1).sum(1)
+    np.testing.assert_allclose(slope, (ahead - behind) / (2 * step), rtol=1e-3, atol=1e-3)
+
+
+def test_what_cannot_be_spelled_out_is_refused_with_the_reason() -> None:
+    text = """<ir_version: 11, opset_import: ["": 23, "lab": 1]>
+        g (float[N,4] x) => (float[N,4] y) { h = lab.Odd(x) y = RMSNormalization(h, x) }"""
+    with pytest.raises(UnsupportedModel, match=r"RMSNormalization of .* cannot be spelled out.*: Type unknown for h"):
+        compile_model(onnx.parser.parse_model(text))
