@@ -86,7 +86,8 @@ def smoothgrad(study: Study, settings: Settings) -> Value:
 
     def maps(index: Value) -> list[Value]:
         if given is None:
-            noise = g.unsqueeze(standard_normal(g, index, g.shape(x, 1), settings["seed"], x), [1])
+            drawn = standard_normal(g, index, g.shape(x, 1), settings["seed"], x)
+            noise = g.unsqueeze(g.named(drawn, [index.shape[0], *x.shape[1:]]), [1])
         else:
             noise = g.gather(given, g.minimum(index, n - 1), axis=0)
         found = study.along(x + deviation * noise, lambda each: base.attribute(each, {}))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
 from onnxplain.compiler import compile_model
 from onnxplain.ir.builder import Builder
@@ -129,3 +130,17 @@ def test_any_gradient_method_can_be_the_base(base: str) -> None:
     maps = [run(one, {"x": X + spread * each, "target": classes})["attribution"] for each in noise]
     found = run(compiled(base=base, noise="input"), {"x": X, "noise": noise})["attribution"]
     assert_near(found, np.mean(maps, axis=0), 1e-5, base)
+
+
+def test_smoothgrad_takes_sizes_that_are_known_only_at_run_time() -> None:
+    """Height and width free: the map is the one that the same network of fixed sizes has."""
+    text = """g (float[N,2,{h},{w}] x) => (float[N,2] y) {{
+        e = Exp(x) s = ReduceSum<keepdims = 0>(e, axes) y = Mul(s, s) }}"""
+    found = []
+    for h, w in ((5, 4), ("H", "W")):
+        model = net(text.format(h=h, w=w))
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray([2, 3]), "axes"))
+        x = np.random.default_rng(0).standard_normal((2, 2, 5, 4)).astype(np.float32)
+        found.append(run(compile_model(model, "smoothgrad", samples=3), x)["attribution"])
+    assert np.any(found[0])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
