@@ -167,6 +167,10 @@ RESAMPLING = [
         'y = Resize<mode = "linear", coordinate_transformation_mode = "half_pixel_symmetric">(x, , s)', 19, x=X, s=S
     ),
     *cases('y = Resize<mode = "linear", axes = [2, 3]>(x, , s)', 18, x=X, s=[2.0, 1.5]),
+    *cases("y = GridSample(x, g)", 20, x=X, g=(2, 3, 2, 2)),
+    *cases(
+        'y = GridSample<mode = "bicubic", padding_mode = "border", align_corners = 1>(x, g)', 16, x=X, g=(2, 3, 2, 2)
+    ),
 ]
 
 

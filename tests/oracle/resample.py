@@ -1,4 +1,4 @@
-"""Resize and its older form Upsample: nearest and linear, one axis after the other."""
+"""Resize and its older form Upsample: nearest and linear, one axis after the other. Reading at places."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ import torch
 from torch import Tensor
 
 from .registry import Op, as_list, operator
+
+
+@operator("GridSample")
+def grid_sample(op: Op, x: Tensor, grid: Tensor) -> Tensor:
+    mode = {"linear": "bilinear", "cubic": "bicubic"}.get(op.text("mode", "linear"), op.text("mode", "linear"))
+    corners = bool(op.integer("align_corners", 0))
+    return torch.nn.functional.grid_sample(x, grid, mode, op.text("padding_mode", "zeros"), corners)
 
 
 @operator("Upsample")

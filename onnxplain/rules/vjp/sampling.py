@@ -67,7 +67,7 @@ def grid_sample(g: Builder, s: Site, dy: Value) -> tuple[Value | None, ...]:
 
 def _is_nearest(s: Site) -> bool:
     mode, padding = s.attr("mode", "linear"), s.attr("padding_mode", "zeros")
-    if mode not in ("linear", "bilinear", "nearest") or padding not in ("zeros", "border"):
+    if mode not in ("linear", "nearest", "cubic") or padding not in ("zeros", "border", "reflection"):
         raise s.refused(f"with mode={mode} and padding_mode={padding}")
     return bool(mode == "nearest")
 
@@ -81,15 +81,56 @@ def _sides(g: Builder, s: Site, grid: Value, axis: int, nearest: bool) -> list[S
         slope, at = (size - 1) * 0.5, (place + 1) * ((size - 1) * 0.5)
     else:
         slope, at = size * 0.5, (place + 1) * (size * 0.5) - 0.5
-    if s.attr("padding_mode", "zeros") == "border":
-        slope = slope * g.mask((at > 0) & (at < size - 1), at)
-        at = g.minimum(g.maximum(at, 0), size - 1)
+    if s.attr("mode", "linear") == "cubic":
+        return _cubic_sides(g, s, at, slope, size)
+    at, by = _within(g, s, at, size)
+    slope = slope if by is None else slope * by
     if nearest:
         position = g.op("Round", at)
         return [_side(g, position, g.full_like(at, 1), None, size)]
     low = g.op("Floor", at)
     part = at - low
     return [_side(g, low, 1 - part, -slope, size), _side(g, low + 1, part, slope, size)]
+
+
+def _cubic_sides(g: Builder, s: Site, at: Value, slope: Value, size: Value) -> list[Side]:
+    """Four neighbours, weighed by Keys' polynomials of their distance; each is looked for in the picture by itself."""
+    low = g.op("Floor", at)
+    part = at - low
+    found = []
+    for step in (-1, 0, 1, 2):
+        distance, sign = (part - step, 1) if step < 1 else (step - part, -1)
+        cubic, square, linear, one = _NEAR if step in (0, 1) else _FAR
+        weight = ((cubic * distance + square) * distance + linear) * distance + one
+        change = ((3 * cubic) * distance + 2 * square) * distance + linear
+        position, _ = _within(g, s, low + step, size)
+        found.append(_side(g, position, weight, change * slope * sign, size))
+    return found
+
+
+_A = -0.75
+_NEAR = (_A + 2, -_A - 3, 0, 1)
+_FAR = (_A, -5 * _A, 8 * _A, -4 * _A)
+"""Keys 1981, with the coefficient that ONNX's GridSample has: from the third power down."""
+
+
+def _within(g: Builder, s: Site, at: Value, size: Value) -> tuple[Value, Value | None]:
+    """Where the padding finds what lies outside of the picture, and the slope of that; None where it is one."""
+    padding = s.attr("padding_mode", "zeros")
+    if padding == "zeros":
+        return at, None
+    slope = None
+    if padding == "reflection":
+        # The mirrors stand at the outermost centres, or half an element beyond them.
+        low, span = (0.0, g.maximum(size - 1, 1)) if s.attr("align_corners", 0) else (-0.5, size)
+        off = abs(at - low)
+        times = g.op("Floor", off / span)
+        rest = off - times * span
+        odd = g.op("Mod", times, g.constant(2, times.dtype), fmod=1)
+        slope = g.where(at < low, g.constant(-1, at.dtype), 1) * (1 - 2 * odd)
+        at = rest + odd * (span - 2 * rest) + low
+    kept = g.mask((at > 0) & (at < size - 1), at)
+    return g.minimum(g.maximum(at, 0), size - 1), kept if slope is None else slope * kept
 
 
 def _side(g: Builder, position: Value, weight: Value, slope: Value | None, size: Value) -> Side:
