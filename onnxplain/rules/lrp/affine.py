@@ -15,11 +15,13 @@ from onnxplain.ir.site import Site
 from onnxplain.ir.value import Value
 from onnxplain.rules.vjp.normalisation import per_channel
 
-LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"})
 
 
 def is_linear(site: Site) -> bool:
     """A layer with weights: one operand depends on the input, the other does not."""
+    if site.op == "Einsum" and len(site.x) != 2:
+        return False
     return site.op in LINEAR and sum(site.varying[:2]) == 1 and not any(site.varying[2:])
 
 

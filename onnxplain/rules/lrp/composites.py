@@ -13,6 +13,7 @@ from onnxplain.rules.lrp.signals import (
     attention_product,
     gate,
     layer_norm,
+    lookup,
     pass_through,
     proportional_pool,
     route,
@@ -25,13 +26,19 @@ _ACTIVATIONS_AT_ZERO = (
     "Relu", "LeakyRelu", "PRelu", "ThresholdedRelu", "Elu", "Selu", "Celu", "Gelu", "HardSwish", "Mish", "Tanh",
     "Softsign", "Erf", "Abs", "Neg",
 )  # fmt: skip
-_ACTIVATIONS = ("Sigmoid", "HardSigmoid", "Softplus", "Clip", "Exp", "LRN", "LpNormalization", "GroupNormalization")
+_ACTIVATIONS = (
+    "Sigmoid", "HardSigmoid", "Softplus", "Clip", "Exp", "Log", "Sqrt", "Reciprocal", "Shrink", "Sin", "Cos", "Tan",
+    "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh", "LRN", "LpNormalization", "GroupNormalization",
+)  # fmt: skip
 _ROUTING = (
     "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Concat", "Split", "Slice", "Pad", "Gather",
     "GatherElements", "GatherND", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Identity", "Dropout", "Cast",
     "Where", "TopK", "Trilu",
 )  # fmt: skip
 _WINNERS = ("MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin", "Max", "Min")
+_NORMS = ("ReduceL1", "ReduceL2", "LpPool", "GlobalLpPool")
+"""Of degree one: the value is the sum of its operand's elements, each times the derivative by it."""
+
 _SUMS = ("Add", "Sub", "Sum", "Mean", "AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum", "Resize", "CumSum")
 
 SHARING = frozenset({*_SUMS, *_WINNERS, *_ROUTING, "BatchNormalization", "Relu", "LeakyRelu"})
@@ -70,6 +77,16 @@ def of_signals(site: Site) -> bool:
     return site.op in ("MatMul", "Einsum") and sum(site.varying) == 2
 
 
+def power(site: Site) -> bool:
+    """Powers of which either the base or the exponent is constant: functions of one number."""
+    return site.op == "Pow" and sum(site.varying) == 1
+
+
+def looked_up(site: Site) -> bool:
+    """Pictures that depend on the input and are read at places."""
+    return site.op == "GridSample" and site.varying[0]
+
+
 def first(where: Where) -> Where:
     """Of those, the ones with no other layer between the input and them."""
     return lambda site: site.role.first and where(site)
@@ -89,10 +106,13 @@ def base(o: Options) -> tuple[Entry, ...]:
         Entry(norm, pass_through, "pass") if o.pass_norm else Entry(norm, epsilon(o.eps), f"epsilon {o.eps:g}", "zero"),
         Entry(op(*_ACTIVATIONS_AT_ZERO), pass_through, "pass", "inherits"),
         Entry(op(*_ACTIVATIONS), pass_through, "pass"),
+        Entry(power, pass_through, "pass"),
         Entry(op("QuantizeLinear", "DequantizeLinear"), pass_through, "pass"),
         Entry(op(*_ROUTING), route, "route", "inherits"),
         Entry(op(*_WINNERS), route, "winner", "inherits"),
-        Entry(op(*_SUMS), epsilon(o.eps), f"share (eps {o.eps:g})", "zero"),
+        Entry(op("ReduceLogSumExp"), route, "softmax"),
+        Entry(op(*_SUMS, *_NORMS), epsilon(o.eps), f"share (eps {o.eps:g})", "zero"),
+        Entry(looked_up, lookup(o.eps), f"share (eps {o.eps:g})", "zero"),
         Entry(op("Mul", "Div"), gate(o.share_gate), "half each" if o.share_gate else "signal", "inherits"),
         Entry(of_signals, attention_product(o.eps), "half each", "zero"),
         Entry(op("Softmax"), softmax, "softmax", "zero"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.site import Rule, Site
 from onnxplain.ir.value import Value
-from onnxplain.rules.lrp.layers import Flows
+from onnxplain.rules.lrp.layers import Flows, epsilon
 from onnxplain.rules.sites import site_of
 
 
@@ -56,6 +58,16 @@ def attention_product(eps: float = 1e-6) -> Rule:
     def rule(g: Builder, s: Site, r: Value) -> Flows:
         back = s.vjp(g, r / g.stabilise(2 * s.y, eps))
         return tuple(None if d is None else s[i] * d for i, d in zip(s.wrt, back, strict=True))
+
+    return rule
+
+
+def lookup(eps: float = 1e-6) -> Rule:
+    """A picture read at places: its elements share in proportion; the places, which only say where, take nothing."""
+    share = epsilon(eps)
+
+    def rule(g: Builder, s: Site, r: Value) -> Flows:
+        return share(g, replace(s, varying=(True, False)), r)
 
     return rule
 

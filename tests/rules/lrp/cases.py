@@ -131,6 +131,18 @@ def matmul(name: str, x: Shape, w: Shape, *, left: bool = False) -> Case:
     return Case(f"MatMul: {name}", text, tuple(x), _draw(name, w), None, unroll, single=single)
 
 
+def einsum(name: str, equation: str, x: Shape, w: Shape, *, left: bool = False) -> Case:
+    """A matrix product under another name; weights first if `left`, and then (outputs, inputs)."""
+
+    def unroll(weights: Floats) -> tuple[Matrix, Shape]:
+        rows = list(x[1:]) if len(x) > 2 else [1, *x[1:]]
+        matrix, shape = dense.product(weights.T if left else weights, rows, left=False)
+        return matrix, shape if len(x) > 2 else shape[1:]
+
+    text = f'y = Einsum<equation="{equation}">({"w, x" if left else "x, w"})'
+    return Case(f"Einsum: {name}", text, tuple(x), _draw(name, w), None, unroll)
+
+
 CASES = (
     conv("1-D", (2, 3, 9), (4, 3, 3)),
     conv("1-D, groups, strides, pads, dilations", (2, 4, 11), (6, 2, 3), group=2, strides=[2], pads=[1, 2],
@@ -162,4 +174,7 @@ CASES = (
     matmul("weights left of a stack", (2, 6, 3), (4, 6), left=True),
     matmul("a vector right", (2, 3, 6), (6,)),
     matmul("a vector left", (2, 6, 3), (6,), left=True),
+    einsum("weights right", "nk,km->nm", (3, 7), (7, 5)),
+    einsum("weights right of a stack", "nsk,km->nsm", (2, 3, 6), (6, 4)),
+    einsum("weights first", "mk,nk->nm", (3, 7), (5, 7), left=True),
 )  # fmt: skip

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from onnxplain.rules.composite import Composite
@@ -180,6 +181,52 @@ def _instances(x: Floats, r: Floats) -> Floats:
     return np.stack(rows, axis=1).reshape(x.shape)
 
 
+PLACES = np.random.default_rng(12).uniform(-1.2, 1.2, (2, 3, 3, 2)).astype(np.float32).astype(np.float64)
+
+
+def _read(x: Floats, r: Floats) -> Floats:
+    """What each element contributes to what is read, from the matrix that torch makes of the places."""
+    found = np.zeros_like(x)
+    for n, c in np.ndindex(*x.shape[:2]):
+        places = torch.from_numpy(PLACES[n : n + 1])
+        units = torch.eye(x[n, c].size, dtype=torch.float64).reshape(1, -1, *x.shape[2:])
+        matrix = torch.nn.functional.grid_sample(units, places, align_corners=False)[0].flatten(1).numpy()
+        contributions = matrix * x[n, c].reshape(-1, 1)
+        total = contributions.sum(0)
+        share = r[n, c].reshape(-1) / np.where(total >= 0, total + EPS, total - EPS)
+        found[n, c] = (contributions @ share).reshape(x.shape[2:])
+    return found
+
+
+def _soft(x: Floats, r: Floats) -> Floats:
+    weights = np.exp(x - x.max(axis=2, keepdims=True))
+    return weights / weights.sum(axis=2, keepdims=True) * r
+
+
+def _of_norm(power: int) -> Flow:
+    """Of the root of a sum of powers: each element in proportion to its power."""
+
+    def flow(x: Floats, r: Floats) -> Floats:
+        powers = np.abs(x) ** power
+        norm = powers.sum(axis=2, keepdims=True) ** (1 / power)
+        return powers / norm ** (power - 1) / (norm + EPS) * r
+
+    return flow
+
+
+def norms() -> list[Case]:
+    last = "<int64[1] last = {2}>"
+    return [
+        Case("a norm", f"{last} y = ReduceL2(x, last)", (2, 3, 5), _of_norm(2)),
+        Case("a sum of magnitudes", f"{last} y = ReduceL1(x, last)", (2, 3, 5), _of_norm(1)),
+        Case("a norm over space", "y = GlobalLpPool<p = 3>(x)", (2, 3, 5), _of_norm(3)),
+        Case("a norm over windows", "y = LpPool<kernel_shape = [5]>(x)", (2, 3, 5), _of_norm(2)),
+        Case("a soft maximum", f"{last} y = ReduceLogSumExp(x, last)", (2, 3, 5), _soft),
+        Case("places", "y = GridSample(x, places)", (2, 2, 3, 4), _read, {"places": PLACES}),
+        Case("a power", "y = Pow(x, three)", (2, 3, 4), lambda x, r: r, {"three": np.asarray(3.0)}),
+    ] + [Case(op, f"y = {op}(x)", (2, 3, 4), lambda x, r: r) for op in ("Sin", "Atan", "Shrink", "Reciprocal")]
+
+
 def others() -> list[Case]:
     norm = {"scale": K, "bias": C, "mean": MEAN, "variance": VARIANCE}
     affine = {"scale": SCALE, "bias": BIAS}
@@ -216,7 +263,7 @@ def _masked(x: Floats, r: Floats) -> Floats:
     return found
 
 
-CASES = [*pools(), *sums(), *routes(), *others()]
+CASES = [*pools(), *sums(), *routes(), *norms(), *others()]
 
 
 @pytest.mark.parametrize("analyse", [True, False], ids=["analysed", "plain"])
@@ -241,3 +288,21 @@ def check(case: Case, x: Floats, dtype: type, tolerance: float, analyse: bool) -
     assert have.shape == want.shape
     error = float(np.linalg.norm(have - want) / np.linalg.norm(want))
     assert error <= tolerance, f"relative error {error:.2e}"
+
+
+def test_the_places_that_are_computed_take_nothing() -> None:
+    """A spatial transformer: what is read is the signal, where it is read from is not."""
+    body = """<int64[4] s = {0, 1, 2, 2}, int64[1] zero = {0}, int64[1] four = {4}, int64[1] axis = {3}>
+        t = Tanh(x) c = Slice(t, zero, four, axis) g = Reshape(c, s) y = GridSample(x, g)"""
+    x = drawn(2, 1, 1, 4)
+    r = drawn(2, 1, 1, 2, seed=1)
+    have = relevance(small(" ".join(body.split()), x.shape, {}, np.float64), x, r, Composite("shared", base(Options())))
+    want = np.zeros_like(x)
+    for n in range(2):
+        picture, places = torch.from_numpy(x[n : n + 1]), torch.from_numpy(np.tanh(x[n]).reshape(1, 1, 2, 2))
+        picture.requires_grad_()
+        y = torch.nn.functional.grid_sample(picture, places, align_corners=False)
+        moved = y.detach() + torch.where(y >= 0, EPS, -EPS)
+        (d,) = torch.autograd.grad(y, picture, torch.from_numpy(r[n : n + 1]) / moved)
+        want[n] = (picture.detach() * d)[0].numpy()
+    np.testing.assert_allclose(have, want, rtol=1e-9, atol=1e-12)
