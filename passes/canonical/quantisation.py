@@ -21,6 +21,7 @@ _TWO = {"QLinearAdd": "Add", "QLinearMul": "Mul"}
 _POOLS = {"QLinearGlobalAveragePool": "GlobalAveragePool", "QLinearAveragePool": "AveragePool"}
 _OWN = {"QLinearConcat", "QGemm"}
 _STANDARD = {"QLinearConv", "QLinearMatMul"}
+_INTEGER = {"MatMulInteger": "MatMul", "ConvInteger": "Conv"}
 _MOVING = frozenset(
     {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather", "Identity", "Expand"}
 )
@@ -33,6 +34,8 @@ class SpellOutQuantised(Pass[Source]):
     """QLinear operators become DequantizeLinear, the operator itself and QuantizeLinear; so does what moves integers.
 
     That is what they stand for; ONNX Runtime joins the three again when it loads the graph. Weights stay integers.
+    Products of integers (MatMulInteger, ConvInteger) become products of the same whole numbers in single precision,
+    which holds them exactly up to 2^24: what comes out is then bit for bit the same.
     Postcondition: no operator of that kind is left, but such as are refused later by name.
     """
 
@@ -43,11 +46,12 @@ class SpellOutQuantised(Pass[Source]):
         ):
             return Report()
         stored = {t.name: t for t in graph.initializer}
+        summed = _summed_exactly(graph)
         quantisers: dict[str, tuple[str, str]] = {}
         nodes: list[NodeProto] = []
         changed = 0
         for node in graph.node:
-            if _is_quantised(node):
+            if _is_quantised(node) and not (node.op_type in _INTEGER and node.output[0] in summed):
                 spelled = _Speller(source, stored, node).spelled()
             elif node.op_type in _MOVING and not node.domain and node.input[0] in quantisers:
                 speller = _Speller(source, stored, node)
@@ -70,7 +74,17 @@ class SpellOutQuantised(Pass[Source]):
 def _is_quantised(node: NodeProto) -> bool:
     if node.domain == MICROSOFT:
         return node.op_type in {*_ONE, *_TWO, *_POOLS, *_OWN}
-    return node.domain in ("", "ai.onnx") and node.op_type in _STANDARD
+    return node.domain in ("", "ai.onnx") and node.op_type in {*_STANDARD, *_INTEGER}
+
+
+def _summed_exactly(graph: onnx.GraphProto) -> set[str]:
+    """Tensors that something else than a Cast to single precision reads, and which thus have to stay integers."""
+    kept = {output.name for output in graph.output}
+    for node in graph.node:
+        to = next((a.i for a in node.attribute if a.name == "to"), None)
+        if node.op_type != "Cast" or to != onnx.TensorProto.FLOAT:
+            kept.update(node.input)
+    return kept
 
 
 def _is_by_axis(node: NodeProto, stored: dict[str, onnx.TensorProto]) -> bool:
@@ -96,6 +110,8 @@ class _Speller:
             return self.ending("Conv", operands, x[6:8])
         if node.op_type == "QLinearMatMul":
             return self.ending("MatMul", [self.real(x[0], x[1], x[2]), self.real(x[3], x[4], x[5], axis=-1)], x[6:8])
+        if node.op_type in _INTEGER:
+            return self.integer(x)
         if node.op_type in _ONE or node.op_type in _POOLS:
             plain = {**_ONE, **_POOLS}[node.op_type]
             return self.ending(plain, [self.real(x[0], x[1], x[2])], x[3:5])
@@ -113,6 +129,20 @@ class _Speller:
             scale = self.product(x[1], x[4], float(self.attributes.get("alpha", 1.0)))
             operands.append(self.real(x[6], scale, "", axis=0))
         return self.ending("Gemm", operands, x[7:9])
+
+    def integer(self, x: list[str]) -> list[NodeProto]:
+        """A product of integers as one of whole numbers. A zero point is one number, or one for each row or filter."""
+        a, b, *zeros = x
+        rows = 0 if self.node.op_type == "ConvInteger" else -1
+        given = [*zeros, "", ""]
+        operands = [self.whole(a, given[0], axis=-2), self.whole(b, given[1], axis=rows)]
+        return self.ending(_INTEGER[self.node.op_type], operands, [])
+
+    def whole(self, q: str, zero: str, axis: int) -> str:
+        """Integers minus their zero point. Returns: the name of what is real."""
+        count = self.count(zero) if zero in self.stored else 1
+        scale = np.ones(() if count == 1 else count, np.float32)
+        return self.real(q, self.store("one", scale), zero, axis)
 
     def real(self, q: str, scale: str, zero: str, axis: int | None = None) -> str:
         """The tensor dequantised. Returns: its name."""
@@ -140,9 +170,13 @@ class _Speller:
 
     def product(self, a: str, b: str, factor: float = 1.0) -> str:
         """The product of two scales, stored. Returns: its name."""
-        name = f"{self.node.name}/bias scale"
         values = np.asarray(self.numbers(a) * self.numbers(b) * factor, np.float32)
-        tensor = numpy_helper.from_array(values.reshape(()) if values.size == 1 else values.reshape(-1), name)
+        return self.store("bias scale", values.reshape(()) if values.size == 1 else values.reshape(-1))
+
+    def store(self, role: str, values: Array) -> str:
+        """The numbers as a weight. Returns: its name."""
+        name = f"{self.node.name}/{role}/{len(self.made)}"
+        tensor = numpy_helper.from_array(values, name)
         self.source.proto.graph.initializer.append(tensor)
         self.stored[name] = tensor
         return name

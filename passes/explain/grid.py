@@ -27,7 +27,7 @@ _ALIKE = frozenset(
         "Sigmoid", "HardSigmoid", "HardSwish", "Swish", "Gelu", "Mish", "Tanh", "Softplus", "Softsign", "Clip",
         "ThresholdedRelu", "Shrink", "Softmax", "LogSoftmax", "BatchNormalization", "InstanceNormalization",
         "GroupNormalization", "LayerNormalization", "RMSNormalization", "LpNormalization", "LRN",
-        "MeanVarianceNormalization", "QuantizeLinear", "DequantizeLinear", "Expand",
+        "MeanVarianceNormalization", "QuantizeLinear", "DynamicQuantizeLinear", "DequantizeLinear", "Expand",
     }
 )  # fmt: skip
 """Operators whose output has its places where an operand of its shape has them."""

@@ -18,7 +18,8 @@ from onnxplain.rules.vjp.quantisation import folds_relu
 _ARITHMETIC = frozenset(
     {
         "Add", "Sub", "Mul", "Div", "Sum", "Concat", "BatchNormalization", "Identity", "Dropout", "Cast",
-        "InstanceNormalization", "GroupNormalization", "LRN", "QuantizeLinear", "DequantizeLinear",
+        "InstanceNormalization", "GroupNormalization", "LRN", "QuantizeLinear", "DynamicQuantizeLinear",
+        "DequantizeLinear",
     }
 )  # fmt: skip
 _KEEPS_PLACE = _ARITHMETIC | {

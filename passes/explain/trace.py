@@ -83,7 +83,9 @@ def _varying(nodes: Sequence[gs.Node], source: str) -> set[str]:
     for node in nodes:
         if node.op in NONDIFFERENTIABLE or varying.isdisjoint(_read(node)):
             continue
-        varying.update(t.name for t in node.outputs if not t.is_empty() and (_is_real(t) or _is_step(node, t, varying)))
+        # A quantiser's own scale counts as given: its derivative and that of the integers by it cancel.
+        outputs = node.outputs[:1] if node.op == "DynamicQuantizeLinear" else node.outputs
+        varying.update(t.name for t in outputs if not t.is_empty() and (_is_real(t) or _is_step(node, t, varying)))
     return varying
 
 
@@ -95,9 +97,12 @@ def _read(node: gs.Node) -> set[str]:
 
 def _is_step(node: gs.Node, tensor: gs.Tensor, varying: set[str]) -> bool:
     """Whether a tensor holds a quantiser's integers, be they moved."""
-    if node.op == "QuantizeLinear":
+    if node.op in _STEPPING:
         return True
     return any(t.name in varying and not _is_real(t) and t.dtype == tensor.dtype for t in node.inputs)
+
+
+_STEPPING = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger"})
 
 
 def _is_real(tensor: gs.Tensor) -> bool:

@@ -45,3 +45,14 @@ def quantize_linear(op: Op, x: Tensor, scale: Tensor, zero: Tensor | None = None
 def dequantize_linear(op: Op, q: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
     offset = 0 if zero is None else _spread(op, zero, q).to(op.dtype)
     return (q.to(op.dtype) - offset) * _spread(op, scale, q)
+
+
+@operator("DynamicQuantizeLinear")
+def dynamic_quantize_linear(op: Op, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """To eight bits over the range of x, zero included; scale and zero point are given as far as autograd knows."""
+    given = x.detach()
+    low, high = given.min().clamp(max=0), given.max().clamp(min=0)
+    scale = (high - low) / 255
+    zero = (-low / scale).round().clamp(0, 255)
+    apply: Callable[..., Tensor] = _Quantise.apply
+    return apply(x / scale + zero, 0, 255), scale, zero

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_graphsurgeon as gs
 
 from onnxplain.ir.site import Site
 from onnxplain.rules.composite import Composite, Entry, Where, op
@@ -14,7 +15,9 @@ from onnxplain.rules.deeplift.differences import (
     product,
     quantised,
     reciprocal,
+    requantised,
     rescale,
+    rescaled,
     root,
 )
 from onnxplain.rules.deeplift.extremes import extreme, max_pool, reduced_extreme
@@ -67,6 +70,8 @@ def deeplift(name: str, threshold: float, reveals: Where | None = None) -> Compo
         Entry(power(0.5), root, "midpoint"),
         Entry(one_input, rescale(threshold), "rescale"),
         Entry(op("QuantizeLinear"), quantised, "rescale"),
+        Entry(op("DynamicQuantizeLinear"), requantised, "rescale"),
+        Entry(by_its_scale, rescaled, "rescale"),
         Entry(op("Sqrt"), root, "midpoint"),
         Entry(op("Reciprocal"), reciprocal, "midpoint"),
         Entry(op(*PRODUCTS), product(threshold), "midpoint"),
@@ -98,6 +103,21 @@ def one_input(s: Site) -> bool:
 def dense(s: Site) -> bool:
     """A matrix product with weights."""
     return s.op in ("MatMul", "Gemm") and sum(s.varying) == 1
+
+
+def by_its_scale(s: Site) -> bool:
+    """A product of integers and the scale that a quantiser found for them at run time."""
+    return s.op == "Mul" and sum(s.varying) == 1 and _is_scale(s[1 - s.varying.index(True)].tensor)
+
+
+def _is_scale(tensor: gs.Tensor) -> bool:
+    """Whether a tensor is such a scale, maybe times that of weights."""
+    node = tensor.inputs[0] if tensor.inputs else None
+    if node is None or node.op not in ("DynamicQuantizeLinear", "Mul", "Reshape", "Unsqueeze", "Squeeze", "Identity"):
+        return False
+    if node.op == "DynamicQuantizeLinear":
+        return bool(tensor.name == node.outputs[1].name)
+    return any(_is_scale(operand) for operand in node.inputs)
 
 
 def sampled(s: Site) -> bool:

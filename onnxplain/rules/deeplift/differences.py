@@ -61,6 +61,21 @@ def quantised(g: Builder, s: Site, m: Value) -> Flows:
     return only(s, 0, m / along_axis(g, s, s[1]) * share)
 
 
+def requantised(g: Builder, s: Site, m: Value) -> Flows:
+    """The straight-through quotient at the mean of the two scales, to which `rescaled` multiplied.
+
+    With a scale c and its value c0 at the baseline,  D(c q) = Dq (c + c0)/2 + Dc (q + q0)/2  is Dx but for rounding.
+    The first part alone arrives here, and stands for both.
+    """
+    return (m * 2 / (s.ys[1] + at_baseline(s).ys[1]),)
+
+
+def rescaled(g: Builder, s: Site, m: Value) -> Flows:
+    """A product with a quantiser's own scale: the mean of the scale's two values."""
+    i = s.varying.index(True)
+    return only(s, i, m * (s[1 - i] + at_baseline(s)[1 - i]) * 0.5)
+
+
 def reciprocal(g: Builder, s: Site, m: Value) -> Flows:
     """D(1/x) = -Dx / (x x0)."""
     return (-m * s.y * at_baseline(s).y,)

@@ -107,7 +107,7 @@ def base(o: Options) -> tuple[Entry, ...]:
         Entry(op(*_ACTIVATIONS_AT_ZERO), pass_through, "pass", "inherits"),
         Entry(op(*_ACTIVATIONS), pass_through, "pass"),
         Entry(power, pass_through, "pass"),
-        Entry(op("QuantizeLinear", "DequantizeLinear"), pass_through, "pass"),
+        Entry(op("QuantizeLinear", "DynamicQuantizeLinear", "DequantizeLinear"), pass_through, "pass"),
         Entry(op(*_ROUTING), route, "route", "inherits"),
         Entry(op(*_WINNERS), route, "winner", "inherits"),
         Entry(op("ReduceLogSumExp"), route, "softmax"),

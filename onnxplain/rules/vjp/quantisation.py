@@ -36,6 +36,15 @@ def quantize_linear(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
     return (_undone(g, dy, along_axis(g, s, s[1])) * g.mask(kept, x),)
 
 
+@vjp("DynamicQuantizeLinear")
+def dynamic_quantize_linear(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    """q = round(x / scale) + zero with the range that x has: dy / scale, and nothing is clipped.
+
+    The scale depends on x, but what is dequantised by it is x again, whatever the scale: the two derivatives cancel.
+    """
+    return (dy / s.ys[1],)
+
+
 def range_of(g: Builder, s: Site) -> tuple[Value, Value]:
     """The lowest and the highest value that a quantiser can tell, as operands that broadcast against x."""
     if s.attr("block_size", 0):

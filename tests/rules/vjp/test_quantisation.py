@@ -29,12 +29,23 @@ def by_channel(x: torch.Tensor) -> torch.Tensor:
     return faked(x, scale[:, None], zero[:, None], -128, 127)
 
 
+def by_its_range(x: torch.Tensor) -> torch.Tensor:
+    """What is quantised over its own range and dequantised again: x, and to autograd nothing else."""
+    low, high = x.detach().min().clamp(max=0), x.detach().max().clamp(min=0)
+    scale = (high - low) / 255
+    zero = (-low / scale).round()
+    return x + (((x.detach() / scale).round() + zero).clamp(0, 255) - zero) * scale - x.detach()
+
+
+DYNAMIC = "q, s, z = DynamicQuantizeLinear(x); y = DequantizeLinear(q, s, z)"
 PAIR = "q = QuantizeLinear(x, s, z); y = DequantizeLinear(q, s, z)"
 BY_CHANNEL = "q = QuantizeLinear <axis = 1> (x, s, z); y = DequantizeLinear <axis = 1> (q, s, z)"
 MOVED = "q = QuantizeLinear(x, s, z); t = Transpose <perm = [0, 1, 2]> (q); y = DequantizeLinear(t, s, z)"
 STEP, SHIFT = constant(0.125), constant(3, np.int8)
 
 CASES = [
+    case("DynamicQuantizeLinear", DYNAMIC, by_its_range, x=between(-3, 5, 2, 3, 4), double=None),
+    case("DynamicQuantizeLinear", DYNAMIC, by_its_range, x=between(1, 5, 7), double=None),
     case("QuantizeLinear", PAIR, one, x=between(-30, 30, 2, 3, 4), s=STEP, z=SHIFT, double=None),
     case("DequantizeLinear", PAIR, one, x=between(-30, 30, 5), s=STEP, z=SHIFT, double=None),
     case("QuantizeLinear", PAIR, positive, x=between(-9, 60, 2, 5), s=STEP, z=constant(0, np.uint8), double=None),
