@@ -36,7 +36,8 @@ def contributions(table: Table) -> Callable[[Study, Settings], Value]:
         composite = table(settings["threshold"])
 
         def against(baseline: Value) -> Value:
-            return (study.x - baseline) * study.walk(composite, reference=study.reference(baseline))
+            difference = study.g.wide(study.x) - study.g.wide(baseline)
+            return difference * study.walk(composite, reference=study.reference(baseline))
 
         return _averaged(study, settings, against, study.g.wide(study.x))
 
