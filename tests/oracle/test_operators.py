@@ -70,5 +70,5 @@ def test_forms_too_old_for_onnxruntime_equal_their_successors(old: str, opset: i
 
 def test_every_operator_has_a_case() -> None:
     tried = {node.op_type for case in CASES for node in case.model().graph.node}
-    # Their integers are kept as real numbers here, so that a derivative passes; tests/precision holds them in whole models.
+    # Their integers are kept as real numbers here, so that a derivative passes; tests/precision holds whole models.
     assert set(HANDLERS) - tried == {"QuantizeLinear", "DynamicQuantizeLinear"}
