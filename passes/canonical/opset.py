@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 import onnx
-from onnx import version_converter
+from onnx import shape_inference, version_converter
 
 from onnxplain.errors import UnsupportedModel
 from onnxplain.ir.load import Source
@@ -78,9 +78,39 @@ def _relabel(model: onnx.ModelProto, have: int, want: int, name: str) -> None:
             )
         for attribute in added:
             node.attribute.remove(attribute)
+    _refuse_newer_types(model, have, want, name)
     for entry in model.opset_import:
         if entry.domain in ("", "ai.onnx"):
             entry.version = want
+
+
+def _refuse_newer_types(model: onnx.ModelProto, have: int, want: int, name: str) -> None:
+    """Raise UnsupportedModel where an operator takes what it did not yet take in the older opset, as bfloat16."""
+    types = _types(model)
+    for node in model.graph.node:
+        if node.domain not in ("", "ai.onnx"):
+            continue
+        formal = onnx.defs.get_schema(node.op_type, want, "").inputs
+        for i, operand in enumerate(node.input):
+            kind = types.get(operand)
+            if kind is not None and f"tensor({kind})" not in formal[min(i, len(formal) - 1)].types:
+                raise UnsupportedModel(
+                    f"{name} (opset {have}) cannot be converted to opset {want}: node {node.name!r} is "
+                    f"'{node.op_type}' of {kind}, which it takes only since a later opset.\n"
+                    "  Export the model in float32 or float16."
+                )
+
+
+def _types(model: onnx.ModelProto) -> dict[str, str]:
+    """What each tensor holds, as far as inference knows."""
+    try:
+        graph = shape_inference.infer_shapes(model).graph
+    except (shape_inference.InferenceError, RuntimeError):
+        graph = model.graph
+    found = {v.name: v.type.tensor_type.elem_type for v in (*graph.input, *graph.value_info, *graph.output)}
+    found |= {t.name: t.data_type for t in graph.initializer}
+    names = {number: onnx.TensorProto.DataType.Name(number).lower() for number in set(found.values())}
+    return {tensor: names[number] for tensor, number in found.items() if number}
 
 
 def _default(op_type: str, version: int, attribute: str) -> onnx.AttributeProto | None:
