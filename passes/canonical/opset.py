@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import onnx
 from onnx import shape_inference, version_converter
 
-from onnxplain.errors import UnsupportedModel
+from onnxplain.errors import UnsupportedModel, enumerated
 from onnxplain.ir.load import Source
 from onnxplain.passes.base import Pass, Report
 
@@ -62,21 +62,14 @@ def _relabel(model: onnx.ModelProto, have: int, want: int, name: str) -> None:
     schemas); ONNX's converter, which knows most of them, is not needed. Raises: UnsupportedModel naming the operator
     that is new, or uses what is new.
     """
+    newer = [f"node {n.name!r} is {what}" for n in _nodes(model.graph) if (what := _newer(n, have, want))]
+    if newer:
+        raise UnsupportedModel(
+            f"{name} (opset {have}) cannot be converted to opset {want}: {enumerated(newer)}, which came later.\n"
+            f"  Export the model with an opset between {LOW} and {HIGH}."
+        )
     for node in _nodes(model.graph):
-        if node.domain not in ("", "ai.onnx"):
-            continue
-        try:
-            known = onnx.defs.get_schema(node.op_type, want, "").attributes
-        except onnx.defs.SchemaError:
-            known = None
-        added = [a for a in node.attribute if known is not None and a.name not in known]
-        if known is None or any(a != _default(node.op_type, have, a.name) for a in added):
-            what = f"'{node.op_type}'" + (f" with {added[0].name!r}" if added else "")
-            raise UnsupportedModel(
-                f"{name} (opset {have}) cannot be converted to opset {want}: node {node.name!r} is {what}, which came "
-                f"later.\n  Export the model with an opset between {LOW} and {HIGH}."
-            )
-        for attribute in added:
+        for attribute in _added(node, want):
             node.attribute.remove(attribute)
     _refuse_newer_types(model, have, want, name)
     for entry in model.opset_import:
@@ -84,21 +77,44 @@ def _relabel(model: onnx.ModelProto, have: int, want: int, name: str) -> None:
             entry.version = want
 
 
+def _newer(node: onnx.NodeProto, have: int, want: int) -> str:
+    """The operator, and the attribute, that the older opset lacks; nothing where all is known to it."""
+    if node.domain not in ("", "ai.onnx"):
+        return ""
+    if not onnx.defs.has(node.op_type, want, ""):
+        return repr(node.op_type)
+    used = [a for a in _added(node, want) if a != _default(node.op_type, have, a.name)]
+    return f"{node.op_type!r} with {used[0].name!r}" if used else ""
+
+
+def _added(node: onnx.NodeProto, want: int) -> list[onnx.AttributeProto]:
+    """Attributes that the operator got after that opset."""
+    if node.domain not in ("", "ai.onnx"):
+        return []
+    known = onnx.defs.get_schema(node.op_type, want, "").attributes
+    return [a for a in node.attribute if a.name not in known]
+
+
 def _refuse_newer_types(model: onnx.ModelProto, have: int, want: int, name: str) -> None:
-    """Raise UnsupportedModel where an operator takes what it did not yet take in the older opset, as bfloat16."""
+    """Raise UnsupportedModel where operators take what they did not yet take in the older opset, as bfloat16."""
     types = _types(model)
-    for node in model.graph.node:
-        if node.domain not in ("", "ai.onnx"):
-            continue
-        formal = onnx.defs.get_schema(node.op_type, want, "").inputs
-        for i, operand in enumerate(node.input):
-            kind = types.get(operand)
-            if kind is not None and f"tensor({kind})" not in formal[min(i, len(formal) - 1)].types:
-                raise UnsupportedModel(
-                    f"{name} (opset {have}) cannot be converted to opset {want}: node {node.name!r} is "
-                    f"'{node.op_type}' of {kind}, which it takes only since a later opset.\n"
-                    "  Export the model in float32 or float16."
-                )
+    found = [
+        f"node {n.name!r} is {n.op_type!r} of {kind}" for n in model.graph.node if (kind := _strange(n, want, types))
+    ]
+    if found:
+        raise UnsupportedModel(
+            f"{name} (opset {have}) cannot be converted to opset {want}: {enumerated(found)}, which was not allowed "
+            "then.\n  Export the model in float32 or float16."
+        )
+
+
+def _strange(node: onnx.NodeProto, want: int, types: Mapping[str, str]) -> str:
+    """The type of the first operand that the operator does not take in that opset."""
+    if node.domain not in ("", "ai.onnx"):
+        return ""
+    formal = onnx.defs.get_schema(node.op_type, want, "").inputs
+    kinds = ((types.get(name), formal[min(i, len(formal) - 1)].types) for i, name in enumerate(node.input))
+    return next((kind for kind, allowed in kinds if kind is not None and f"tensor({kind})" not in allowed), "")
 
 
 def _types(model: onnx.ModelProto) -> dict[str, str]:

@@ -85,8 +85,12 @@ def test_none_of_them_is_left_in_the_compiled_graph() -> None:
 
 
 def test_what_cannot_be_converted_is_refused_by_name() -> None:
-    model = net("g (float[N,4] x) => (float[N,4] y) { a = Constant<value_int = 1>() y = CumProd(x, a) }", 26, 13)
-    with pytest.raises(UnsupportedModel, match="CumProd"):
+    model = net(
+        "g (float[N,4] x) => (float[N,4] y) { a = Constant<value_int = 1>() b = CumProd(x, a) y = CumProd(b, a) }",
+        26,
+        13,
+    )
+    with pytest.raises(UnsupportedModel, match="node 'b' is 'CumProd', node 'y' is 'CumProd', which came later"):
         compile_model(model)
 
 
