@@ -21,6 +21,14 @@ DATA_UP_TO = 64
 LIKE_FIRST = frozenset({"GroupNormalization", "MeanVarianceNormalization"})
 """Operators whose output is like their first operand, and of which ONNX's inference says nothing or something wrong."""
 
+SEQUENCES = frozenset(
+    {
+        "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceLength",
+        "SequenceMap", "SplitToSequence", "ConcatFromSequence", "Optional", "OptionalGetElement", "OptionalHasElement",
+    }
+)  # fmt: skip
+"""Operators that take or make sequences, of which onnx-graphsurgeon keeps no type."""
+
 POOLS = frozenset({"MaxPool", "AveragePool", "LpPool"})
 """Operators whose ceil_mode inference gets right from opset 22 on: no window starts in the padding behind."""
 
@@ -38,6 +46,8 @@ def infer(node: gs.Node, opset: int, read: Callable[[gs.Constant], Array], proto
     if node.op in LIKE_FIRST and not node.domain:
         like = node.inputs[0]
         return {node.outputs[0].name: (like.dtype, None if like.shape is None else list(like.shape))}
+    if node.op in SEQUENCES and not node.domain:
+        return {}
     if node.op in POOLS and not node.domain:
         opset = max(opset, RIGHT_FROM)
     try:

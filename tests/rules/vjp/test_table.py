@@ -93,6 +93,18 @@ def test_what_a_branch_takes_from_outside_is_not_lost() -> None:
         compile_model(model, "gradient")
 
 
+def test_sequences_of_tensors_are_refused_by_name() -> None:
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 20]>
+        listing (float[N,4] x) => (float[N,1] y) <int64 one = {1}> {
+          parts = SplitToSequence<axis=1, keepdims=1>(x, one)
+          second = SequenceAt(parts, one)
+          y = Mul(second, second)
+        }""")
+    with pytest.raises(UnsupportedOp, match=r"'SequenceAt' \(node 'second'\)"):
+        compile_model(model, "gradient")
+
+
 FORMS = [
     (case("Conv", 'y = Conv<auto_pad="SAME_UPPER", strides=[2,2]>(x, w)', None, x=(1, 2, 6, 6), w=(3, 2, 3, 3)),
      DYNAMIC, "auto_pad"),
