@@ -9,14 +9,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
 from onnxplain.cli import options as o
 from onnxplain.cli import report
 from onnxplain.compiler import chosen_methods, explain, explained
-from onnxplain.errors import OnnxplainError, UnsupportedModel, UnsupportedOp
+from onnxplain.errors import OnnxplainError, UnsupportedModel
 from onnxplain.ir.load import load
 from onnxplain.ir.site import Site
+from onnxplain.ir.value import Value
 from onnxplain.ir.wellformed import blaming_the_file
 from onnxplain.methods import REGISTRY
 from onnxplain.methods.heatmap import activation
@@ -26,6 +28,7 @@ from onnxplain.passes.base import PassLog, run_passes
 from onnxplain.passes.canonical import canonicalise
 from onnxplain.passes.explain.tap import Candidate, candidates, find_tap
 from onnxplain.passes.explain.trace import Trace
+from onnxplain.passes.explain.widen import widened
 from onnxplain.rules.composite import Composite
 from onnxplain.runtime.feeds import shown
 
@@ -86,6 +89,7 @@ def plan_command(
     baseline: o.Baseline = None,
     noise: o.Noise = None,
     composite: o.Composite = None,
+    preprocess: o.Named = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Show the rule of every node and what is unsupported; nothing is written."""
@@ -99,6 +103,7 @@ def plan_command(
         class_axis=class_axis,
         layout=layout,
         given=given,
+        preprocess=o.preprocess(preprocess, None, None, None, None, None),
         sugar={"layer": layer, "baseline": baseline, "noise": noise, "composite": composite},
     )
     chosen = chosen_methods(request.method, request.parameters)
@@ -109,9 +114,9 @@ def plan_command(
         run_passes(subject, wanted.values(), log)
         opened = open_model(subject, request)
     # The nodes are looked at before anything is emitted, since what is emitted joins the graph.
-    plans = [plan_of(opened, m, settings) for m, settings in chosen.items()]
-    plans = [_tried(opened, request, p, m, settings) for p, (m, settings) in zip(plans, chosen.items(), strict=True)]
-    refused = [plan.refused for plan in plans if plan.refused]
+    plans = [_planned(opened, m, settings) for m, settings in chosen.items()]
+    tried = [_tried(opened, request, p, m, settings) for p, (m, settings) in zip(plans, chosen.items(), strict=True)]
+    plans, refused = [plan for plan, _ in tried], [error for _, error in tried if error is not None]
     instead = _that_work(model, request, chosen) if refused else None
     if as_json:
         entries = _entries(model, opened, log, plans)
@@ -122,7 +127,7 @@ def plan_command(
             names = ", ".join(instead) if instead else "no method"
             report.console().print(f"\nwould work: {names}", markup=False)
     if refused:
-        raise UnsupportedOp(refused[0])
+        raise refused[0]
 
 
 def _that_work(model: Path, request: Request, chosen: Mapping[Method, Any]) -> list[str]:
@@ -135,6 +140,14 @@ def _that_work(model: Path, request: Request, chosen: Mapping[Method, Any]) -> l
             explained(model, replace(request, method=other.name, parameters={}))
             found.append(other.name)
     return found
+
+
+def _planned(opened: Opened, method: Method, settings: Mapping[str, Any]) -> Plan:
+    """The plan, empty where the method finds no layer to look at."""
+    try:
+        return plan_of(opened, method, settings)
+    except UnsupportedModel as error:
+        return Plan(method.name, (), (), str(error))
 
 
 def plan_of(opened: Opened, method: Method, settings: Mapping[str, Any]) -> Plan:
@@ -161,7 +174,27 @@ def _blocked(site: Site, rules: Composite, walked: Trace) -> str:
         left = site.y.g.model.left.get(site.name, "")
         return f"no rule: {left.splitlines()[0]}" if left else "no rule"
     lost = [x.name for i, x in enumerate(site.x) if x and x.name in walked.varying and i not in site.wrt]
-    return f"not differentiated by its operand {lost[0]!r}" if lost else ""
+    return f"not differentiated by its operand {lost[0]!r}" if lost else _refused(site, rules)
+
+
+def _refused(site: Site, rules: Composite) -> str:
+    """Why the rule does not take the node in its form, or nothing. It is tried alone, and what it emits thrown away."""
+    g, entry = site.y.g, rules.entry_for(site)
+    layer = tuple(replace(each, ref=each) for each in site.role.layer)
+    try:
+        with g.body():
+            arrived = tuple(g.cast(g.full_like(y, 1), np.float32) for y in site.ys)
+            alone = replace(site, arrived=arrived, ref=site, role=replace(site.role, layer=layer), bounds=_same)
+            if entry is not None:
+                entry.rule(g, widened(g, replace(alone, aside=lambda to, flow: None)), arrived[0])
+    except UnsupportedModel as error:
+        said = str(error).splitlines()[0]
+        return said.rpartition(f"(node {site.name!r}) ")[2]
+    return ""
+
+
+def _same(x: Value) -> tuple[Value, Value]:
+    return x, x
 
 
 def _layers(opened: Opened, settings: Mapping[str, Any]) -> tuple[Layer, ...]:
@@ -176,14 +209,16 @@ def _shape_of(candidate: Candidate) -> str:
     return maps if maps == own else f"{maps} from {own}"
 
 
-def _tried(opened: Opened, request: Request, plan: Plan, method: Method, settings: Mapping[str, Any]) -> Plan:
-    """The plan with the reason for which the method really refuses the model, if it does."""
+def _tried(
+    opened: Opened, request: Request, plan: Plan, method: Method, settings: Mapping[str, Any]
+) -> tuple[Plan, UnsupportedModel | None]:
+    """The plan, and the error with which the method really refuses the model, if it does."""
     try:
         explain(opened, {method: settings}, select(opened, request.target))
     except UnsupportedModel as error:
-        return replace(plan, refused=str(error))
+        return replace(plan, refused=str(error)), error
     passed = (replace(s, rule="nothing arrives", blocked="") if s.blocked else s for s in plan.steps)
-    return replace(plan, steps=tuple(passed))
+    return replace(plan, steps=tuple(passed)), None
 
 
 def _show(model: Path, opened: Opened, log: PassLog, plans: list[Plan]) -> None:
@@ -199,7 +234,7 @@ def _show(model: Path, opened: Opened, log: PassLog, plans: list[Plan]) -> None:
         if plan.layers:
             _show_layers(console, plan.layers)
         if not plan.steps:
-            console.print("  nothing is propagated back", markup=False)
+            console.print(f"  {'refused' if plan.refused else 'nothing is propagated back'}", markup=False)
             continue
         table = report.table("node", "operator", "rule", "")
         for step in plan.steps:

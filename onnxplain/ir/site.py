@@ -127,6 +127,11 @@ class Site:
         """The error to raise for a node of a form that has no rule; `how` says which form."""
         return UnsupportedOp(f"there is no derivative for {self.op!r} (node {self.name!r}) {how}.")
 
+    def unsized(self, what: str) -> UnsupportedOp:
+        """The error for a node of which `what`, sizes or what follows from them, is known only when the graph runs."""
+        known = self.refused(f"{what} known only at run time")
+        return UnsupportedOp(f"{known}\n  Export the model with fixed sizes for all axes but the batch.")
+
     def vjp(self, g: Builder, dy: Value) -> tuple[Value | None, ...]:
         """The derivative of this operator: the vector-Jacobian product, one value for each operand in `wrt`."""
         return self.derivative(g, self, dy)

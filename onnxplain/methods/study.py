@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from onnxplain import interface
+from onnxplain.errors import UnsupportedModel
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.layout import Layout
 from onnxplain.ir.value import Dim, Value
@@ -145,7 +146,14 @@ class Study:
         stacked = g.cast(stacked, x)
         other = twin(g, self.trace, stacked, "path")
         study = replace(self, x=stacked, trace=other.trace(self.trace), target=replace(self.target, seed=seed))
-        return g.reshape(attribute(study), g.concat([g.ints([times, -1]), rest], axis=0))
+        try:
+            found = attribute(study)
+        except UnsupportedModel:
+            # The same is wrong with the model's own nodes, whose names are known to whoever reads the message.
+            with g.body():
+                attribute(self)
+            raise
+        return g.reshape(found, g.concat([g.ints([times, -1]), rest], axis=0))
 
     def reference(self, baseline: Value) -> Twin:
         """The forward pass on a baseline of batch 1 or N, which stays 1 where every tensor broadcasts.

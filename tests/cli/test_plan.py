@@ -124,3 +124,48 @@ def test_why_a_node_could_not_be_spelled_out_is_said(tmp_path: Path) -> None:
         "  It lies between 'x' and the score 'y', so a rule is needed.\n"
         "  Run `onnxplain plan` to see every node and its rule.\n"
     )
+
+
+FREE_SIZES = """g (float[N,3,H,W] x) => (float[N,6] y) <float[6,3,3,3] w> {
+    [conv] c = Conv<auto_pad = "SAME_UPPER", strides = [2, 2]>(x, w) [relu] r = Relu(c)
+    [larger] u = Resize<mode = "linear">(r, "", by) [pool] p = GlobalAveragePool(u) [flat] y = Flatten(p) }"""
+
+
+def test_forms_that_a_rule_does_not_take_are_all_named(tmp_path: Path) -> None:
+    free = text(FREE_SIZES)
+    weights = np.random.default_rng(0).standard_normal((6, 3, 3, 3)).astype(np.float32)
+    for name, value in (("w", weights), ("by", np.asarray([1, 1, 2, 2], np.float32))):
+        free.graph.initializer.append(numpy_helper.from_array(value, name))
+    result = program("plan", saved(free, tmp_path / "model.onnx"), "--method", "lrp-eps", "--json")
+    found = json.loads(result.stdout)
+    assert {step["node"]: step["blocked"] for step in found["plans"][0]["steps"]} == {
+        "conv": "with auto_pad=SAME_UPPER and sizes known only at run time.",
+        "relu": "",
+        "larger": "with mode=linear and the size of axis 2 known only at run time.",
+        "pool": "",
+        "flat": "",
+    }
+    assert "fem" in found["would_work"]
+    assert result.stderr.endswith("\n  Export the model with fixed sizes for all axes but the batch.\n")
+
+
+def test_where_a_method_finds_no_layer_others_are_named(tmp_path: Path) -> None:
+    graph = "g (float[N,4] x) => (float[N,4] y) { [a] b = Tanh(x) [c] y = Softplus(b) }"
+    result = program("plan", saved(text(graph), tmp_path / "model.onnx"), "--method", "grad-cam")
+    assert result.exit_code == 1
+    assert "\ngrad-cam\n  refused\n\nwould work: gradient, gradient-x-input," in result.stdout
+    assert result.stderr.startswith("UnsupportedModel: between 'x' and 'y' no layer with spatial extent")
+
+
+def test_a_node_is_named_as_the_model_names_it_on_paths_too(tmp_path: Path) -> None:
+    graph = "g (float[N,4] x) => (float[N,4] y) { [noise] b = Bernoulli(x) [relu] y = Softplus(b) }"
+    result = program("plan", saved(text(graph), tmp_path / "model.onnx"), "--method", "smoothgrad")
+    assert "has no rule for 'Bernoulli' (node 'noise').\n  It lies between 'x' and the score 'y'" in result.stderr
+
+
+def test_preprocessing_tells_the_box_rule_its_bounds(tmp_path: Path) -> None:
+    model = saved(classifier(), tmp_path / "model.onnx")
+    unsaid = program("plan", model, "--method", "lrp-composite")
+    assert unsaid.exit_code == 2
+    assert "--preprocess" in unsaid.stderr
+    assert "box" in program("plan", model, "--method", "lrp-composite", "--preprocess", "unit").stdout

@@ -29,7 +29,7 @@ def conv_transpose(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
     """
     x, w, window = s[0], s[1], Window.of(s)
     if s.attr("output_shape"):
-        raise s.refused("with output_shape and sizes known only at run time")
+        raise s.unsized("with output_shape and sizes")
     d = g.op("Conv", dy, w, strides=window.strides, dilations=window.dilations, pads=window.pads, group=s.attr("group"))
     return (cut(g, d, x, [0] * len(window.kernel), exact=not any(s.attr("output_padding", [0]))),)
 

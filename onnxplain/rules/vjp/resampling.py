@@ -51,10 +51,10 @@ def resize(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
     if s.attr("mode", "nearest") == "nearest" and (changes is None or not all(c.whole for c in changes)):
         return (put_back(g, s, dy, np.int32),)
     if changes is None:
-        raise s.refused(f"with mode={s.attr('mode')} and its factors or its aspect known only at run time")
+        raise s.unsized(f"with mode={s.attr('mode')} and its factors or its aspect")
     for change in changes:
         if not change.known:
-            raise s.refused(f"with mode={s.attr('mode')} and the size of axis {change.axis} known only at run time")
+            raise s.unsized(f"with mode={s.attr('mode')} and the size of axis {change.axis}")
         dy = _along(g, dy, g.constant(_matrix(g, s, change), dy.dtype), change.axis)
     return (dy,)
 

@@ -31,9 +31,9 @@ class Window:
         given = s.attr("kernel_shape") or s[1].shape[2:]
         kernel = [int(k) for k in given if isinstance(k, int)]
         if s.attr("auto_pad", "NOTSET") != "NOTSET":
-            raise s.refused(f"with auto_pad={s.attr('auto_pad')} and sizes known only at run time")
+            raise s.unsized(f"with auto_pad={s.attr('auto_pad')} and sizes")
         if len(kernel) < len(given):
-            raise s.refused("whose kernel has sizes known only at run time")
+            raise s.unsized("whose kernel has sizes")
         n = len(kernel)
         pads = list(s.attr("pads", [0] * 2 * n))
         return Window(
