@@ -105,6 +105,8 @@ def broadcasts(g: Builder, original: Trace) -> bool:
             return False
         if any(site.op not in BROADCASTING and _joins_others(site, original) for site in original.sites):
             return False
+        if any(_scatters_by_sample(site, one) for site in original.sites):
+            return False
         return all(
             _stretches(one.of(y), y, original.source.shape[0])
             for site in original.sites
@@ -120,6 +122,11 @@ def _joins_others(site: Site, original: Trace) -> bool:
         x.name not in made and not x.is_constant and x.tensor.shape and x.shape[0] != 1 and x.dtype.kind == "f"
         for x in site.operands
     )
+
+
+def _scatters_by_sample(site: Site, one: Twin) -> bool:
+    """Whether a site writes to places that are stated for each sample, which ONNX's inference does not compare."""
+    return site.op == "ScatterElements" and site[1].name not in one.values and site[1].shape[0] != 1
 
 
 def _stretches(one: Value, many: Value, batch: Dim) -> bool:

@@ -92,3 +92,12 @@ def test_whether_one_sample_broadcasts_against_many() -> None:
         before = len(model.graph.nodes)
         assert broadcasts(g, original) is expected
         assert len(model.graph.nodes) == before
+
+
+@pytest.mark.parametrize(("rows", "alone"), [("{0, 1}", False), ("{0}", True)])
+def test_writing_to_places_that_are_stated_for_each_sample_takes_the_whole_batch(rows: str, alone: bool) -> None:
+    count = rows.count(",") + 1
+    text = f"""g (float[2,4] x) => (float[2,4] y) <int64[{count},1] at = {rows}, float[{count},1] put = {rows}> {{
+        r = Relu(x) y = ScatterElements<axis = 1>(r, at, put) }}"""
+    _, g, original = prepared(text)
+    assert broadcasts(g, original) is alone
