@@ -292,3 +292,24 @@ def test_every_other_method_runs(op: str, method: str) -> None:
     found = explained(node_model(op, weights(op, 1, "B")), sequences(), method)
     assert np.isfinite(found["attribution"]).all()
     assert np.any(found["attribution"])
+
+
+@pytest.mark.parametrize(("outputs", "read"), [(["", "end"], "end"), (["", "", "cell"], "cell")])
+def test_outputs_may_be_left_out(outputs: list[str], read: str) -> None:
+    given = weights("LSTM", 1)
+    model = node_model("LSTM", given)
+    graph = model.graph
+    layer = next(n for n in graph.node if n.op_type == "LSTM")
+    del layer.output[:]
+    layer.output.extend(outputs)
+    kept = [n for n in graph.node if n is layer or n.name == "time first"]
+    nodes = [*kept, helper.make_node("Squeeze", [read, "first"], ["y"], "squeeze")]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.append(numpy_helper.from_array(np.asarray([0]), "first"))
+    found = explained(model, sequences(), target=1)
+    x = torch.from_numpy(sequences()).double().requires_grad_()
+    tensors = {k: torch.from_numpy(v).double() for k, v in given.items()}
+    scores = recurrent("LSTM", x.transpose(0, 1), tensors, {})[len(outputs) - 1][0]
+    assert_near(found["y"], scores.detach().numpy(), 1e-6)
+    assert_near(found["attribution"], derivative(scores, x, np.ones(2, np.int64)), 1e-5)
