@@ -126,22 +126,21 @@ def test_why_a_node_could_not_be_spelled_out_is_said(tmp_path: Path) -> None:
     )
 
 
-FREE_SIZES = """g (float[N,3,H,W] x) => (float[N,6] y) <float[6,3,3,3] w> {
+FREE_SIZES = """g (float[N,3,H,W] x) => (float[N,3] y) <float[6,3,3,3] w> {
     [conv] c = Conv<auto_pad = "SAME_UPPER", strides = [2, 2]>(x, w) [relu] r = Relu(c)
-    [larger] u = Resize<mode = "linear">(r, "", by) [pool] p = GlobalAveragePool(u) [flat] y = Flatten(p) }"""
+    [larger] u = ConvTranspose<output_shape = [9, 9]>(r, w) [pool] p = GlobalAveragePool(u) [flat] y = Flatten(p) }"""
 
 
 def test_forms_that_a_rule_does_not_take_are_all_named(tmp_path: Path) -> None:
     free = text(FREE_SIZES)
     weights = np.random.default_rng(0).standard_normal((6, 3, 3, 3)).astype(np.float32)
-    for name, value in (("w", weights), ("by", np.asarray([1, 1, 2, 2], np.float32))):
-        free.graph.initializer.append(numpy_helper.from_array(value, name))
+    free.graph.initializer.append(numpy_helper.from_array(weights, "w"))
     result = program("plan", saved(free, tmp_path / "model.onnx"), "--method", "lrp-eps", "--json")
     found = json.loads(result.stdout)
     assert {step["node"]: step["blocked"] for step in found["plans"][0]["steps"]} == {
         "conv": "with auto_pad=SAME_UPPER and sizes known only at run time.",
         "relu": "",
-        "larger": "with mode=linear and the size of axis 2 known only at run time.",
+        "larger": "with output_shape and sizes known only at run time.",
         "pool": "",
         "flat": "",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from onnx import helper
@@ -40,7 +41,7 @@ class Change:
 
 @vjp("Resize")
 def resize(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
-    """A matrix for each axis, which needs sizes known beforehand.
+    """A matrix for each axis, which the running graph makes where sizes are known only then.
 
     Nearest only moves elements, and does without. It goes by the matrix too where that is sure: elsewhere runtimes may
     round to another element than the one that ONNX's own implementation finds.
@@ -53,9 +54,8 @@ def resize(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
     if changes is None:
         raise s.unsized(f"with mode={s.attr('mode')} and its factors or its aspect")
     for change in changes:
-        if not change.known:
-            raise s.unsized(f"with mode={s.attr('mode')} and the size of axis {change.axis}")
-        dy = _along(g, dy, g.constant(_matrix(g, s, change), dy.dtype), change.axis)
+        matrix = g.constant(_matrix(g, s, change), dy.dtype) if change.known else _running_matrix(g, s, change, dy)
+        dy = _along(g, dy, matrix, change.axis)
     return (dy,)
 
 
@@ -81,9 +81,26 @@ def _along(g: Builder, dy: Value, matrix: Value, axis: int) -> Value:
     return g.transpose(g.transpose(dy, last) @ g.swap_last(matrix), [int(a) for a in np.argsort(last)])
 
 
+def _running_matrix(g: Builder, s: Site, change: Change, like: Value) -> Value:
+    """The same by the running graph: the operator on the unit vectors as rows of a picture, (in, out)."""
+    have, want = g.sizes(s[0], [change.axis]), g.sizes(s.y, [change.axis])
+    square = g.op("ConstantOfShape", g.concat([have, have], axis=0), value=np.zeros(1, like.dtype))
+    units = g.unsqueeze(g.op("EyeLike", square), [0, 1])
+    attrs = _own_attributes(s)
+    if change.factor is None:
+        rows = g.op("Resize", units, None, None, g.concat([g.ints([1, 1]), have, want], axis=0), **attrs)
+    else:
+        rows = g.op("Resize", units, None, g.constant(np.asarray([1, 1, 1, change.factor], np.float32)), **attrs)
+    return g.squeeze(rows, [0, 1])
+
+
+def _own_attributes(s: Site) -> dict[str, Any]:
+    return {k: v for k, v in s.node.attrs.items() if k not in ("axes", "keep_aspect_ratio_policy")}
+
+
 def _matrix(g: Builder, s: Site, change: Change) -> Array:
     """What the operator makes of each unit vector of an axis, by ONNX's own implementation: (in, out)."""
-    attrs = {k: v for k, v in s.node.attrs.items() if k not in ("axes", "keep_aspect_ratio_policy")}
+    attrs = _own_attributes(s)
     have, want = int(change.have or 0), int(change.want or 0)
     given: dict[str, Array] = {"x": np.eye(have)}
     if change.factor is None:

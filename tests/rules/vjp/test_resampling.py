@@ -4,13 +4,13 @@ from typing import Any
 
 import torch.nn.functional as F
 
-from tests.rules.harness import ALWAYS, SIZED, STATIC, Case, against_torch, case, factors
+from tests.rules.harness import ALWAYS, DYNAMIC, SIZED, STATIC, Case, against_torch, case, factors
 
 
 def by(x: tuple[int, ...], scales: list[float], like: str = "", **attributes: Any) -> Case:
-    """A Resize by factors. Only nearest, the default, does without sizes known beforehand."""
+    """A Resize by factors."""
     function = interpolation(like, scale_factor=tuple(scales[2:]))
-    shapes = SIZED if "mode" in attributes else ALWAYS
+    shapes = SIZED if beyond_oracle(attributes) else ALWAYS
     text = f'y = Resize{written(attributes)}(x, "", scales)'
     return case("Resize", text, function, x=x, scales=factors(scales), shapes=shapes, double=places(like))
 
@@ -18,9 +18,14 @@ def by(x: tuple[int, ...], scales: list[float], like: str = "", **attributes: An
 def to(x: tuple[int, ...], sizes: list[int], like: str = "", **attributes: Any) -> Case:
     """A Resize to sizes, the first of which is the batch's."""
     function = interpolation(like, size=tuple(sizes[2:]))
-    shapes = (STATIC,) if "mode" in attributes else ALWAYS
+    shapes = (STATIC,) if beyond_oracle(attributes) else ALWAYS
     text = f'y = Resize{written(attributes)}(x, "", "", sizes)'
     return case("Resize", text, function, x=x, sizes=sizes, shapes=shapes, double=places(like))
+
+
+def beyond_oracle(attributes: dict[str, Any]) -> bool:
+    """Whether the oracle lacks the form, with which the graph makes the matrix where sizes are not known beforehand."""
+    return attributes.get("mode") == "cubic" or "antialias" in attributes
 
 
 def written(attributes: dict[str, Any]) -> str:
@@ -66,12 +71,16 @@ CASES = [
     to((1, 2, 4, 5), [1, 2, 6, 9], "bicubic corners", mode="cubic", at="align_corners"),
     by((1, 2, 4, 4), [1, 1, 2, 1.5], mode="cubic", cubic_coeff_a=-0.5, exclude_outside=1),
     by((1, 2, 3, 4), [1, 1, 2, 2], mode="cubic", at="asymmetric"),
+    case("Resize", 'y = Resize<mode="cubic">(x, "", scales)', interpolation("bicubic", scale_factor=(2, 1.5)),
+         x=(1, 2, 4, 6), scales=factors([1, 1, 2, 1.5]), shapes=(DYNAMIC,), double=None),
+    case("Resize", 'y = Resize<mode="linear", antialias=1>(x, "", scales)', None,
+         x=(1, 2, 8, 6), scales=factors([1, 1, 0.5, 0.5]), shapes=(DYNAMIC,), double=None),
     case("Resize", 'y = Resize<axes=[2,3], mode="linear">(x, "", scales)', interpolation("bilinear", scale_factor=2),
-         x=(1, 2, 3, 4), scales=factors([2, 2]), shapes=SIZED),
+         x=(1, 2, 3, 4), scales=factors([2, 2])),
     case("Resize", 'y = Resize<axes=[3], mode="linear">(x, "", "", sizes)', interpolation("bilinear", size=(3, 7)),
-         x=(1, 2, 3, 4), sizes=[7], shapes=SIZED),
+         x=(1, 2, 3, 4), sizes=[7]),
     case("Resize", 's = Shape<end=2>(x); to = Concat<axis=0>(s, hw); y = Resize<mode="linear">(x, "", "", to)',
-         interpolation("bilinear", size=(5, 2)), x=(2, 2, 3, 4), hw=[5, 2], shapes=SIZED),
+         interpolation("bilinear", size=(5, 2)), x=(2, 2, 3, 4), hw=[5, 2]),
 ]  # fmt: skip
 
 test_derivative = against_torch(CASES)

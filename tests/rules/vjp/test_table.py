@@ -122,10 +122,9 @@ FORMS = [
      "reduction"),
     (case("Dropout", "y = Dropout(x, ratio, training)", None,
           x=(2, 3), ratio=constant(0.5), training=runtime(True, bool)), STATIC, "'training' is computed at run time"),
-    (case("Resize", 'y = Resize<mode="linear">(x, "", "", sizes)', None, x=(1, 2, 3), sizes=[1, 2, 6]), DYNAMIC,
-     "axis 0"),
     (case("Resize", 'y = Resize<mode="linear", keep_aspect_ratio_policy="not_larger">(x, "", "", sizes)', None,
-          x=(1, 2, 3), sizes=[1, 2, 6]), STATIC, "aspect"),
+          x=(1, 2, 3), sizes=[1, 2, 6]), STATIC,
+     r"its factors or its aspect known only at run time.\n  Export the model with fixed sizes"),
     (case("Resize", 'y = Resize<coordinate_transformation_mode="tf_crop_and_resize">(x, roi, "", sizes)', None,
           x=(1, 3), roi=constant([0, 0, 1, 1]), sizes=[1, 6]), STATIC, "tf_crop_and_resize"),
 ]  # fmt: skip
