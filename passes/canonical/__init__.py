@@ -38,6 +38,7 @@ ON_GRAPH = (
     FreeBatch(),
     FoldConstants(),
     InlineBranches(),
+    PlainCasts(),
     DropDeadCode(),
     ExplicitPads(),
 )

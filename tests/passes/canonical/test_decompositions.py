@@ -255,3 +255,22 @@ def test_what_cannot_be_spelled_out_is_refused_with_the_reason() -> None:
         g (float[N,4] x) => (float[N,4] y) { h = lab.Odd(x) y = RMSNormalization(h, x) }"""
     with pytest.raises(UnsupportedModel, match=r"RMSNormalization of .* cannot be spelled out.*: Type unknown for h"):
         compile_model(onnx.parser.parse_model(text))
+
+
+def test_a_spatial_transformer_differentiates_by_picture_and_places() -> None:
+    """The grid's operator is spelled out with branches in it, in which a CastLike asks for a type alone."""
+    model = net("""g (float[2,1,4,5] x) => (float[2,20] y) <
+            float[6] b = {1, 0, 0.1, 0.2, 0.9, 0}, int64[2] ones = {-1, 1},
+            int64[3] t = {-1, 2, 3}, int64[4] size = {2, 1, 4, 5}, int64[3] over = {1, 2, 3}> {
+        m = ReduceMean<keepdims = 0>(x, over) n = Reshape(m, ones) p = Mul(n, b) q = Add(p, b) theta = Reshape(q, t)
+        grid = AffineGrid(theta, size) r = GridSample<padding_mode = "border">(x, grid) y = Flatten(r) }""")
+    data = np.random.default_rng(8).standard_normal((2, 1, 4, 5)).astype(np.float32)
+    results = explained(model, data, target=7)
+    x = torch.from_numpy(data).double().requires_grad_()
+    b = torch.tensor([1, 0, 0.1, 0.2, 0.9, 0], dtype=torch.float64)
+    theta = (x.mean((1, 2, 3))[:, None] * b + b).reshape(-1, 2, 3)
+    grid = torch.nn.functional.affine_grid(theta, [2, 1, 4, 5], align_corners=False)
+    read = torch.nn.functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
+    (want,) = torch.autograd.grad(read.flatten(1)[:, 7].sum(), x)
+    assert_near(results["y"], read.detach().flatten(1).numpy(), 1e-5)
+    assert_near(results["attribution"], want.numpy(), 1e-4)
