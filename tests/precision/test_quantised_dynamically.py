@@ -81,26 +81,28 @@ def test_methods_that_average_or_share_agree_with_the_float_model(name: str, met
     assert min(map(cosine, quantised_map, float_map)) > 0.97
 
 
-def linear_model(width: int) -> onnx.ModelProto:
+INTEGERS = "i = MatMulInteger(q, w, z, wz) f = Cast<to = 1>(i) c = Mul(s, ws) y = Mul(f, c)"
+WHOLE = "d = DequantizeLinear(q, s, z) e = DequantizeLinear<axis = 1>(w, ws, wz) y = MatMul(d, e)"
+
+
+def linear_model(width: int, body: str = INTEGERS) -> onnx.ModelProto:
     """Scores that are linear but for the quantiser in front of them."""
-    model = net(
-        f"g (float[N,{width}] x) => (float[N,2] y) {{ q, s, z = DynamicQuantizeLinear(x)"
-        " i = MatMulInteger(q, w, z, wz) f = Cast<to = 1>(i) c = Mul(s, ws) y = Mul(f, c) }"
-    )
+    model = net(f"g (float[N,{width}] x) => (float[N,2] y) {{ q, s, z = DynamicQuantizeLinear(x) {body} }}")
     w = np.random.default_rng(1).integers(-127, 128, (width, 2)).astype(np.int8)
     for key, value in (("w", w), ("ws", np.asarray([0.02, 0.03], np.float32)), ("wz", np.asarray([3, -5], np.int8))):
         model.graph.initializer.append(numpy_helper.from_array(value, key))
     return model
 
 
+@pytest.mark.parametrize("body", [INTEGERS, WHOLE], ids=["integers", "dequantised"])
 @pytest.mark.parametrize("baseline", ["zeros", "input"])
-def test_deeplift_leaves_to_the_residual_no_more_than_what_is_rounded(baseline: str) -> None:
+def test_deeplift_leaves_to_the_residual_no_more_than_what_is_rounded(baseline: str, body: str) -> None:
     """Half a step at the sample and half a step at the baseline, each of its own size, times what the value weighs."""
     rng = np.random.default_rng(0)
     x = rng.uniform(-20, 20, (8, 40)).astype(np.float32)
     given = rng.uniform(-2, 6, (1, 40)).astype(np.float32) if baseline == "input" else np.zeros((1, 40), np.float32)
     feeds = {"x": x, "baseline": given} if baseline == "input" else {"x": x}
-    found = explained(linear_model(40), feeds, "deeplift-rescale", target=1, baseline=baseline)
+    found = explained(linear_model(40, body), feeds, "deeplift-rescale", target=1, baseline=baseline)
     weights = numpy_helper.to_array(linear_model(40).graph.initializer[0])[:, 1].astype(np.float64) + 5
     steps = [(v.max() - min(v.min(), 0)) / 255 for v in (x, given)]
     bound = 0.5 * sum(steps) * 0.03 * np.abs(weights).sum()

@@ -42,7 +42,7 @@ REFUSED_OPERANDS = {("PRelu", "slope"), ("Pow", "b"), ("Pow", "p"), ("GridSample
 """Operands by which an operator is neither linear nor a function of one number."""
 
 
-ROUNDED = {"QuantizeLinear", "DequantizeLinear"}
+ROUNDED = {"QuantizeLinear", "DynamicQuantizeLinear", "DequantizeLinear"}
 """Operators that keep the sum but for what they round, which is left to the residual (tests/precision)."""
 
 

@@ -63,6 +63,7 @@ def deeplift(name: str, threshold: float, reveals: Where | None = None) -> Compo
     own = () if reveals is None else (Entry(_both(one_input, reveals), reveal_cancel(threshold), "reveal-cancel"),)
     return Composite(name, (
         *own,
+        Entry(by_its_scale, rescaled, "rescale"),
         Entry(op(*LINEAR), linear, "linear"),
         Entry(dense, linear, "linear"),
         Entry(sampled, linear, "linear"),
@@ -71,7 +72,6 @@ def deeplift(name: str, threshold: float, reveals: Where | None = None) -> Compo
         Entry(one_input, rescale(threshold), "rescale"),
         Entry(op("QuantizeLinear"), quantised, "rescale"),
         Entry(op("DynamicQuantizeLinear"), requantised, "rescale"),
-        Entry(by_its_scale, rescaled, "rescale"),
         Entry(op("Sqrt"), root, "midpoint"),
         Entry(op("Reciprocal"), reciprocal, "midpoint"),
         Entry(op(*PRODUCTS), product(threshold), "midpoint"),
@@ -107,7 +107,9 @@ def dense(s: Site) -> bool:
 
 def by_its_scale(s: Site) -> bool:
     """A product of integers and the scale that a quantiser found for them at run time."""
-    return s.op == "Mul" and sum(s.varying) == 1 and _is_scale(s[1 - s.varying.index(True)].tensor)
+    return (
+        s.op in ("Mul", "DequantizeLinear") and sum(s.varying) == 1 and _is_scale(s[1 - s.varying.index(True)].tensor)
+    )
 
 
 def _is_scale(tensor: gs.Tensor) -> bool:
