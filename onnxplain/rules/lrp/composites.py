@@ -82,6 +82,11 @@ def power(site: Site) -> bool:
     return site.op == "Pow" and sum(site.varying) == 1
 
 
+def overwritten(site: Site) -> bool:
+    """Tensors of which some elements are replaced, as an assignment to a slice is exported."""
+    return site.op in ("ScatterElements", "ScatterND") and site.attr("reduction", "none") == "none"
+
+
 def looked_up(site: Site) -> bool:
     """Pictures that depend on the input and are read at places."""
     return site.op == "GridSample" and site.varying[0]
@@ -109,6 +114,7 @@ def base(o: Options) -> tuple[Entry, ...]:
         Entry(power, pass_through, "pass"),
         Entry(op("QuantizeLinear", "DynamicQuantizeLinear", "DequantizeLinear"), pass_through, "pass"),
         Entry(op(*_ROUTING), route, "route", "inherits"),
+        Entry(overwritten, route, "route", "inherits"),
         Entry(op(*_WINNERS), route, "winner", "inherits"),
         Entry(op("ReduceLogSumExp"), route, "softmax"),
         Entry(op(*_SUMS, *_NORMS), epsilon(o.eps), f"share (eps {o.eps:g})", "zero"),

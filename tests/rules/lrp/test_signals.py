@@ -144,6 +144,10 @@ def routes() -> list[Case]:
         Case("padding", "<int64[6] p = {0, 0, 1, 0, 0, 2}> y = Pad(x, p)", (2, 3, 4), lambda x, r: r[:, :, 1:-2]),
         Case("an element taken twice", "<int64[3] i = {2, 0, 2}> y = Gather<axis = 1>(x, i)", (2, 3, 4),
              lambda x, r: np.stack([r[:, 1], 0 * r[:, 1], r[:, 0] + r[:, 2]], axis=1)),
+        Case("an element written over another",
+             "<int64[1,1] at = {1}, int64[1] zero = {0}, int64[1] one = {1}> "
+             "u = Relu(x) v = Slice(u, zero, one, zero) y = ScatterND(u, at, v)", (2, 3, 4),
+             lambda x, r: np.stack([r[0] + r[1], 0 * r[1]])),
         Case("tiles", "<int64[3] t = {1, 2, 1}> y = Tile(x, t)", (2, 3, 4), lambda x, r: r[:, :3] + r[:, 3:]),
         Case("sign", "y = Neg(x)", (2, 3, 4), lambda x, r: r),
         Case("a constant factor", "y = Mul(x, c)", (2, 6, 4), lambda x, r: r, {"c": CONSTANT}),
