@@ -79,9 +79,30 @@ def _layer_of(model: Model, node: gs.Node) -> _Layer | str:
     known = {i: a for i, t in given.items() if (a := numbers_of(model, t)) is not None}
     if len(known) < len(given):
         return "its weights are computed at run time.\n  Export the model with weights that are stored."
-    names = _DIRECTIONS[node.attrs.get("direction", "forward")]
+    names = _DIRECTIONS.get(node.attrs.get("direction", "forward"), ())
+    if (wrong := _misfit(node, known, len(names), len(functions))) is not None:
+        return f"{wrong}.\n  The model is broken: export it again."
     cells = tuple(_cell(node, name, d, known, functions) for d, name in enumerate(names))
     return _Layer(node, cells, steps, first)
+
+
+def _misfit(node: gs.Node, weights: dict[int, Array], ways: int, functions: int) -> str | None:
+    """What ONNX does not allow, though its checker does not look; None where all fits."""
+    kind = KINDS[node.op]
+    given = node.inputs[0].shape or []
+    if not ways or len(given) != 3 or 0 in given or not {1, 2} <= set(weights):
+        return "it lacks a direction, a sequence or weights"
+    rows, size = kind.gates * weights[2].shape[-1], weights[2].shape[-1]
+    inputs = given[2] if isinstance(given[2], int) else weights[1].shape[-1]
+    wanted = {1: (ways, rows, inputs), 2: (ways, rows, size), 3: (ways, 2 * rows), 7: (ways, 3 * size)}
+    for i, array in weights.items():
+        if array.shape != wanted[i]:
+            return f"its operand {node.inputs[i].name!r} has the sizes {list(array.shape)} and not {list(wanted[i])}"
+    if functions not in (0, ways * len(kind.functions)):
+        return f"it names {functions} activations and not {ways * len(kind.functions)}"
+    if any(len(t.shape or ()) != 3 for i in kind.states if (t := _operand(node, i)) is not None):
+        return "its first state has not three axes"
+    return None
 
 
 def _cell(node: gs.Node, name: str, d: int, weights: dict[int, Array], functions: Sequence[str]) -> Cell:

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from onnxplain.compiler import compile_model
-from onnxplain.errors import UnsupportedOp
+from onnxplain.errors import OnnxplainError, UnsupportedOp
 from tests.passes.canonical.plain_recurrent import GATES, recurrent
 from tests.passes.graphs import canonical, operators
 from tests.running import Array, assert_near, assert_outputs_kept, explained, run
@@ -231,6 +231,28 @@ def test_what_cannot_be_unrolled_is_refused_with_its_reason(
 ) -> None:
     model = node_model("LSTM", weights("LSTM", 1) | given, **how)
     with pytest.raises(UnsupportedOp, match=rf"gradient has no rule for 'LSTM' \(node 'layer'\): {reason}"):
+        compile_model(model)
+
+
+W = weights("LSTM", 1, "B", "P")
+BROKEN: list[tuple[dict[str, Array], dict[str, Any], str]] = [
+    (W, {"direction": "sideways"}, "it lacks a direction"),
+    (W, {"direction": "bidirectional"}, r"'W' has the sizes \[1, 20, 3\] and not \[2, 20, 3\]"),
+    (W | {"W": W["W"][:, :, :2]}, {}, r"'W' has the sizes \[1, 20, 2\] and not \[1, 20, 3\]"),
+    (W | {"R": W["R"][:, :19]}, {}, r"'R' has the sizes \[1, 19, 5\] and not \[1, 20, 5\]"),
+    (W | {"B": W["B"][:, :1]}, {}, r"'B' has the sizes \[1, 1\] and not \[1, 40\]"),
+    (W | {"P": W["P"][0]}, {}, r"'P' has the sizes \[15\] and not \[1, 15\]"),
+    (W, {"activations": ["Tanh"]}, "it names 1 activations and not 3"),
+    (W | {"h": np.ones(5, np.float32)}, {}, "its first state has not three axes"),
+    (W, {"steps": 0}, "it lacks a direction, a sequence"),
+]
+
+
+@pytest.mark.parametrize(("given", "how", "reason"), BROKEN, ids=[reason for _, _, reason in BROKEN])
+def test_what_onnx_s_checker_overlooks_is_no_traceback(given: dict[str, Array], how: Any, reason: str) -> None:
+    model = node_model("LSTM", given, **how)
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, None))
+    with pytest.raises(OnnxplainError, match=rf"{reason}.*\n  The model is broken: export it again"):
         compile_model(model)
 
 
