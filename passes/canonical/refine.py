@@ -32,8 +32,8 @@ class RefineShapes(Pass[Model]):
                 _name_sizes(model, node)
             if node.op == "Reshape" and not node.domain:
                 changed += _fix_target(model, node)
-            elif node.op == "Gather" and _is_known_size(node):
-                changed += _fold_size(model, node)
+            elif node.op in ("Gather", "Slice") and (sizes := _known_sizes(model, node)):
+                changed += _fold_sizes(model, node, sizes)
                 continue
             elif node.op == "Resize" and not node.domain:
                 _name_kept_axes(model, node)
@@ -136,23 +136,21 @@ def _product(dims: list[Dim]) -> int:
     return math.prod(d for d in dims if isinstance(d, int))
 
 
-def _is_known_size(node: gs.Node) -> bool:
-    """Gather(Shape(x), constant) where those sizes of x are known."""
-    shape, index = node.inputs[0], node.inputs[1]
-    if not shape.inputs or shape.inputs[0].op != "Shape" or not isinstance(index, gs.Constant):
-        return False
-    sizes = _shape_part(shape.inputs[0])
-    return sizes is not None and all(isinstance(sizes[int(i)], int) for i in np.atleast_1d(index.values).ravel())
+def _known_sizes(model: Model, node: gs.Node) -> list[Dim] | None:
+    """What a Gather or Slice takes from a Shape, where all of it is known."""
+    shape = node.inputs[0]
+    if node.domain or not shape.inputs or shape.inputs[0].op != "Shape":
+        return None
+    sizes = told(model, node.outputs[0])
+    return sizes if sizes and all(isinstance(d, int) for d in sizes) else None
 
 
-def _fold_size(model: Model, node: gs.Node) -> int:
-    sizes = _shape_part(node.inputs[0].inputs[0]) or []
-    index = model.weights.array(node.inputs[1])
+def _fold_sizes(model: Model, node: gs.Node, sizes: list[Dim]) -> int:
+    shape = node.inputs[1].shape if node.op == "Gather" else [len(sizes)]
     output = node.outputs[0]
     node.outputs.clear()
     node.inputs.clear()
-    picked = np.asarray([sizes[int(i)] for i in np.atleast_1d(index).ravel()], np.int64)
-    output.to_constant(picked.reshape(index.shape))
+    output.to_constant(np.asarray(sizes, np.int64).reshape(shape))
     return 1
 
 

@@ -71,6 +71,18 @@ def test_a_known_size_of_an_open_shape_is_a_number() -> None:
     assert "Gather" in operators(open_one)
 
 
+def test_so_is_a_known_part_of_it() -> None:
+    text = """g (float[N,3,4] x) => (int64[2] y) <int64[1] first = {-2}, int64[1] last = {9}> {
+        s = Shape(x) n = Slice(s, first, last) y = Neg(n) }"""
+    model = typed(text)
+    assert refusals(model, RefineShapes())[0] == 1
+    assert numbers(model, node(model, "y").inputs[0]) == [3, 4]
+    assert_unchanged(model, text, [(2, 3, 4)])
+    open_one = typed(text.replace("{-2}", "{0}"))
+    assert refusals(open_one, RefineShapes())[0] == 0
+    assert "Slice" in operators(open_one)
+
+
 def test_tensors_without_elements_are_left_alone() -> None:
     """A 0 in a target would mean something else."""
     text = """g (float[N,0,4] x) => (float[N,0] y) <int64[1] i = {0}, int64[1] none = {0}> {
