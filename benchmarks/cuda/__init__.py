@@ -1,0 +1,1 @@
+"""What is measured or asked of ONNX Runtime's CUDA provider."""

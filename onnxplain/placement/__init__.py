@@ -1,0 +1,1 @@
+"""Where ONNX Runtime would run the nodes of a graph, told without a card: from a table of its kernels."""
