@@ -9,6 +9,7 @@ from onnxplain.passes.base import Pass
 from onnxplain.passes.optimise.blocked import BlockedMasks, EnterBlockedLayout
 from onnxplain.passes.optimise.convolution import FlipUnitStride
 from onnxplain.passes.optimise.dead_code import DropDeadCode
+from onnxplain.passes.optimise.placement import CountOnDevice, WideDequantisation
 from onnxplain.passes.optimise.shares import ShareOfItself
 from onnxplain.passes.optimise.shifts import ShiftIntoBias
 
@@ -17,6 +18,6 @@ _ANYWHERE = (DropDeadCode(), ShareOfItself(), DropDeadCode(), ShiftIntoBias(), D
 LOWERING: Mapping[str, tuple[Pass[Model], ...]] = {
     "portable": (*_ANYWHERE,),
     "cpu": (*_ANYWHERE, FlipUnitStride(), BlockedMasks(), DropDeadCode(), EnterBlockedLayout()),
-    "cuda": (*_ANYWHERE,),
+    "cuda": (*_ANYWHERE, CountOnDevice(), WideDequantisation(), DropDeadCode()),
 }
 """What is done last, by the runtime that the graph is for. No rule knows of it."""

@@ -32,11 +32,7 @@ class NodeRewrite(Pass[Model]):
             with g.body() as replacement, g.scope(node.name.removeprefix("onnxplain/")):
                 result = self.rewrite(g, node)
             if isinstance(result, Value):
-                output = node.outputs[0]
-                node.outputs.clear()
-                node.inputs.clear()
-                result.tensor.inputs[0].outputs[0] = output
-                nodes += replacement
+                nodes += _put(node, result, replacement)
                 changed += 1
                 continue
             if result is not None:
@@ -44,3 +40,22 @@ class NodeRewrite(Pass[Model]):
             nodes.append(node)
         graph.nodes[:] = nodes
         return changed
+
+
+def _put(node: gs.Node, result: Value, replacement: list[gs.Node]) -> list[gs.Node]:
+    """The nodes that stand for `node`, of which one gives its output under its name.
+
+    A result that no new node gives (it was folded, or is there already) is handed on by an Identity.
+    """
+    made = result.tensor.inputs[0] if result.tensor.inputs else None
+    if not any(made is each for each in replacement):
+        node.op, node.domain = "Identity", None
+        node.attrs.clear()
+        node.inputs.clear()
+        node.inputs.append(result.tensor)
+        return [*replacement, node]
+    output = node.outputs[0]
+    node.outputs.clear()
+    node.inputs.clear()
+    result.tensor.inputs[0].outputs[0] = output
+    return replacement
