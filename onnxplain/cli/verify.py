@@ -34,6 +34,14 @@ def verify_command(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the random samples, where no pictures are given.")] = 0,
     provider: o.Provider = "cpu",
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            "--for",
+            metavar="cpu|cuda|portable",
+            help="Also check what this runtime would make of the graph; neither it nor a card is needed.",
+        ),
+    ] = None,
     preprocess: o.Named = None,
     scale: o.Scale = None,
     mean: o.Mean = None,
@@ -47,6 +55,9 @@ def verify_command(
 
     The model's own outputs must be its own to 1e-5, maps finite and of the shapes promised, heatmaps within 0 and 1,
     and a gradient the slope that finite differences measure.
+
+    With --for cuda every node must have a CUDA kernel and no tensor be copied to the CPU and back; with --for portable
+    only operators may be added that every runtime has.
     """
     from onnxplain.runtime.explainer import Explainer
     from onnxplain.runtime.verify import random_batch, verify
@@ -56,6 +67,8 @@ def verify_command(
     sides = o.size(size)
     batches = _pictures(explain, images, asked, sides) if images else [random_batch(explain, seed, sides)]
     checks = merged(verify(explained, explain, against, batches))
+    if runtime is not None:
+        checks += _lint(explained, runtime)
     failed = [check for check in checks if not check.kept]
     if as_json:
         typer.echo(json.dumps([asdict(check) for check in checks], indent=2))
@@ -71,6 +84,14 @@ def verify_command(
     if failed:
         broken = "\n".join(f"  {check.promise}: {check.found}" for check in failed)
         raise VerificationFailed(f"{explained.name} breaks {len(failed)} of its {len(checks)} promises:\n{broken}")
+
+
+def _lint(explained: Path, runtime: str) -> list[Check]:
+    import onnx
+
+    from onnxplain.placement.checks import check_for
+
+    return check_for(runtime, onnx.load(explained, load_external_data=False))
 
 
 def merged(checks: Iterable[Check]) -> list[Check]:

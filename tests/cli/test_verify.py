@@ -77,3 +77,32 @@ def test_diagnostics_show_where_relevance_is_lost(folder: Path) -> None:
     metadata = onnxplain.Explainer(folder / "lrp.onnx").metadata
     rows = [line.split()[0] for line in lines[header + 2 :] if line.strip()]
     assert rows == [node for node, _, _ in metadata.diagnostics or []]
+
+
+def test_a_graph_for_cuda_is_checked_without_a_card(folder: Path) -> None:
+    path = folder / "cuda.onnx"
+    onnxplain.compile_file(folder / "model.onnx", path, "gradient", runtime="cuda")
+    result = program("verify", path, "--against", folder / "model.onnx", "--for", "cuda")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "every node but arithmetic with shapes has a CUDA kernel" in result.stdout
+    broken = onnx.load(path)
+    attribution = next(n for n in broken.graph.node if n.name == "onnxplain/attribution")
+    attribution.op_type = "Celu"
+    saved(broken, path)
+    result = program("verify", path, "--against", folder / "model.onnx", "--for", "cuda")
+    assert result.exit_code == 1
+    assert "has a CUDA kernel: Celu 'onnxplain/attribution': CUDA has no kernel for Celu" in result.stderr
+
+
+def test_a_loop_is_named_that_cuda_graphs_refuse(folder: Path) -> None:
+    path = folder / "loop.onnx"
+    onnxplain.compile_file(folder / "model.onnx", path, "integrated-gradients", steps=2)
+    result = program("verify", path, "--against", folder / "model.onnx", "--for", "cuda")
+    assert result.exit_code == 1
+    assert "  no control flow, which CUDA graphs refuse: onnxplain/" in result.stderr
+
+
+def test_a_runtime_that_there_is_not(folder: Path) -> None:
+    result = program("verify", folder / "explained.onnx", "--against", folder / "model.onnx", "--for", "gpu")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("UsageError: there is no runtime 'gpu'. ")
