@@ -48,7 +48,7 @@ def split(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
 def slice_(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
     """Zeros around what was cut out.
 
-    Whole numbers known at compile time become a Pad; steps and computed bounds scatter into zeros by position.
+    Bounds and forward steps known at compile time become a Pad; others scatter into zeros by position.
     """
     x = s[0]
     starts, ends, axes, steps = (s.optional(i) for i in range(1, 5))
@@ -57,13 +57,24 @@ def slice_(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
         first, last = (list(map(int, g.values(v))) for v in (starts, ends))
         along = [int(a) % x.rank for a in g.values(axes)] if axes is not None else list(range(len(first)))
         stride = [int(k) for k in g.values(steps)] if steps is not None else [1] * len(first)
-        sizes = [x.shape[a] for a in along]
-        if all(k == 1 for k in stride) and all(isinstance(n, int) for n in sizes):
-            spans = [slice(b, e).indices(int(n or 0)) for b, e, n in zip(first, last, sizes, strict=True)]
-            before = [b for b, _, _ in spans]
-            after = [int(n or 0) - max(b, e) for (b, e, _), n in zip(spans, sizes, strict=True)]
+        sizes = [int(n) for a in along if isinstance(n := x.shape[a], int)]
+        if all(k > 0 for k in stride) and len(sizes) == len(along):
+            spans = [range(n)[b:e:k] for b, e, k, n in zip(first, last, stride, sizes, strict=True)]
+            for axis, span in zip(along, spans, strict=True):
+                dy = _apart(g, dy, axis, len(span), span.step)
+            before = [span.start for span in spans]
+            after = [n - span.start - len(span) * span.step for n, span in zip(sizes, spans, strict=True)]
             return (g.pad(dy, before, after, along),)
     return (put_back(g, s, dy),)
+
+
+def _apart(g: Builder, x: Value, axis: int, size: int, step: int) -> Value:
+    """Zeros behind each element along an axis, so that the elements are `step` apart."""
+    if step == 1:
+        return x
+    wide = g.pad(g.unsqueeze(x, [axis + 1]), [0], [step - 1], [axis + 1])
+    others = (g.sizes(x, range(axis)), g.ints([size * step]), g.sizes(x, range(axis + 1, x.rank)))
+    return g.reshape(wide, g.concat([v for v in others if v.shape != (0,)], axis=0))
 
 
 def put_back(g: Builder, s: Site, dy: Value, dtype: type[np.integer[Any]] = np.int64) -> Value:
