@@ -43,9 +43,16 @@ class Emitter:
         self._emitted: dict[object, tuple[gs.Tensor, ...]] = {}
         self._taken = _names(self.graph)
         for node in self.graph.nodes:
-            self._emitted.setdefault(
-                _key(node.op, node.domain, node.inputs, node.attrs, len(node.outputs)), tuple(node.outputs)
-            )
+            self.remember(node)
+
+    def remember(self, node: gs.Node) -> None:
+        """Return this node's outputs where an equal one is emitted."""
+        key = _key(node.op, node.domain, node.inputs, node.attrs, len(node.outputs))
+        self._emitted.setdefault(key, tuple(node.outputs))
+
+    def forget(self) -> None:
+        """Know of no node: those that are there may come after what is emitted next."""
+        self._emitted.clear()
 
     def wrap(self, tensor: gs.Tensor) -> Value:
         """The tensor as a value of this builder."""

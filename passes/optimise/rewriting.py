@@ -21,6 +21,7 @@ class NodeRewrite(Pass[Model]):
 
     def run(self, model: Model) -> Report:
         g = Builder(model)
+        g.forget()
         refusals: list[Refusal] = []
         changed = self._visit(g, model.graph, refusals)
         return Report(changed, tuple(refusals))
@@ -28,16 +29,21 @@ class NodeRewrite(Pass[Model]):
     def _visit(self, g: Builder, graph: gs.Graph, refusals: list[Refusal]) -> int:
         changed, nodes = 0, []
         for node in graph.nodes:
-            changed += sum(self._visit(g, body, refusals) for body in node.subgraphs())
+            for body in node.subgraphs():
+                with g.body():  # what is emitted inside does not exist outside
+                    changed += self._visit(g, body, refusals)
             with g.body() as replacement, g.scope(node.name.removeprefix("onnxplain/")):
                 result = self.rewrite(g, node)
             if isinstance(result, Value):
-                nodes += _put(node, result, replacement)
+                standing = _put(node, result, replacement)
                 changed += 1
-                continue
-            if result is not None:
-                refusals.append(Refusal(node.name, result))
-            nodes.append(node)
+            else:
+                standing = [node]
+                if result is not None:
+                    refusals.append(Refusal(node.name, result))
+            for each in standing:
+                g.remember(each)
+            nodes += standing
         graph.nodes[:] = nodes
         return changed
 
