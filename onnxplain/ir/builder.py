@@ -213,7 +213,8 @@ class Builder(Emitter):
 
     def full_like(self, x: Value, value: float) -> Value:
         """A tensor of the shape and dtype of x, the same number everywhere."""
-        return self.op("ConstantOfShape", self.shape(x), value=np.asarray([value], x.dtype))
+        filled = self.op("ConstantOfShape", self.shape(x), value=np.asarray([value], x.dtype))
+        return self.named(filled, x.shape)
 
     def transpose(self, x: Value, perm: Sequence[int]) -> Value:
         return x if list(perm) == list(range(x.rank)) else self.op("Transpose", x, perm=list(perm))

@@ -10,13 +10,15 @@ from onnxplain.passes.optimise.blocked import BlockedMasks, EnterBlockedLayout
 from onnxplain.passes.optimise.convolution import FlipUnitStride
 from onnxplain.passes.optimise.dead_code import DropDeadCode
 from onnxplain.passes.optimise.placement import CountOnDevice, WideDequantisation
+from onnxplain.passes.optimise.scatter import PlainScatter
 from onnxplain.passes.optimise.shares import ShareOfItself
 from onnxplain.passes.optimise.shifts import ShiftIntoBias
+from onnxplain.passes.optimise.winners import PlainWinners
 
 _ANYWHERE = (DropDeadCode(), ShareOfItself(), DropDeadCode(), ShiftIntoBias(), DropDeadCode())
 
 LOWERING: Mapping[str, tuple[Pass[Model], ...]] = {
-    "portable": (*_ANYWHERE,),
+    "portable": (*_ANYWHERE, PlainWinners(), PlainScatter(), DropDeadCode()),
     "cpu": (*_ANYWHERE, FlipUnitStride(), BlockedMasks(), DropDeadCode(), EnterBlockedLayout()),
     "cuda": (*_ANYWHERE, CountOnDevice(), WideDequantisation(), DropDeadCode()),
 }

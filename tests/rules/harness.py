@@ -25,9 +25,11 @@ from onnx.reference import ReferenceEvaluator
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.load import load
 from onnxplain.ir.save import to_proto
+from onnxplain.passes.base import run_passes
 from onnxplain.passes.canonical import canonicalise
 from onnxplain.passes.explain.backward import walk
 from onnxplain.passes.explain.trace import trace
+from onnxplain.passes.optimise import LOWERING
 from onnxplain.passes.optimise.dead_code import DropDeadCode
 from onnxplain.rules.composite import DERIVATIVE
 from onnxplain.rules.table import VJP
@@ -199,8 +201,13 @@ def _sizes(name: str, operand: Operand, shape: str) -> list[int | str]:
     return [f"{name}{axis}" if axis < unknown else size for axis, size in enumerate(operand.array.shape)]
 
 
-def differentiated(case: Case, shape: str, dtype: type, sources: Sequence[str]) -> onnx.ModelProto:
-    """The model with the derivative by each source as an output `d_<source>`, for a cotangent that is an input `dy`."""
+def differentiated(
+    case: Case, shape: str, dtype: type, sources: Sequence[str], runtime: str | None = None
+) -> onnx.ModelProto:
+    """The model with the derivative by each source as an output `d_<source>`, for a cotangent that is an input `dy`.
+
+    runtime: what the graph is lowered for; as the rules emit it by default.
+    """
     model, _ = canonicalise(load(model_of(case, shape, dtype, [*dict.fromkeys([*case.inputs, *sources])])))
     g = Builder(model)
     y = g.wrap(model.graph.outputs[0])
@@ -210,7 +217,7 @@ def differentiated(case: Case, shape: str, dtype: type, sources: Sequence[str]) 
     for name in sources:
         flow = walk(g, trace(g, forward, inputs[name], y), DERIVATIVE, seed)
         g.graph.outputs.append(g.publish(flow, f"d_{name}").tensor)
-    DropDeadCode().run(model)
+    run_passes(model, [DropDeadCode()] if runtime is None else LOWERING[runtime])
     return to_proto(model)
 
 
@@ -289,6 +296,17 @@ def assert_near(have: Array, want: Array, tolerance: float, what: str) -> None:
     assert have.shape == want.shape, f"{what}: shape {have.shape}, wanted {want.shape}"
     error = np.linalg.norm((have - want).ravel()) / max(float(np.linalg.norm(want.ravel())), 1e-30)
     assert error <= tolerance, f"{what}: relative error {error:.2g}\nhave {have}\nwant {want}"
+
+
+def check_lowered(case: Case, shape: str, runtime: str) -> onnx.ModelProto:
+    """The case's derivative graph, lowered for a runtime, against torch. Returns: the graph."""
+    y, dy, gradients = expected(case)
+    model = differentiated(case, shape, np.float32, case.sources, runtime)
+    got = run_single(case, model, dy)
+    assert_near(got["y"], y, case.single or 1e-5, "y")
+    for name, want in gradients.items():
+        assert_near(got[f"d_{name}"], want, case.single or 1e-5, f"d_{name} for {runtime}")
+    return model
 
 
 def check(case: Case, shape: str) -> None:
