@@ -11,10 +11,9 @@ from google.protobuf.message import DecodeError, EncodeError
 
 from onnxplain.errors import BadModel
 from onnxplain.ir.order import order
-from onnxplain.ir.weights import DETACH_ABOVE, WeightStore, embed, external_tensors, stored_tensors
+from onnxplain.ir.weights import DETACH_ABOVE, STUB, WeightStore, embed, external_tensors, stored_tensors
 from onnxplain.ir.wellformed import refuse_garbled, refuse_malformed, refuse_untyped
-
-_CHUNK = 1 << 22
+from onnxplain.ir.wire import NotSkimmed, skim
 
 
 @dataclass
@@ -56,32 +55,39 @@ def load(model: str | Path | onnx.ModelProto) -> Source:
                 "the ModelProto is larger than 2 GB, which cannot be serialised.\n"
                 "  Save it with external data and pass the path instead."
             ) from None
-        return _source(proto, folder=None, sha256=digest, name="the given ModelProto")
+        return _source(proto, WeightStore(), sha256=digest, name="the given ModelProto")
     path = Path(model)
-    raw = _read(path)
+    digest = _digest(path)
+    try:
+        raw, kept = skim(path, DETACH_ABOVE, STUB)
+    except NotSkimmed:
+        raw, kept = path.read_bytes(), []
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(raw)
     except DecodeError:
         raise BadModel(
-            f"{path.name} is not an ONNX model, or it is truncated: its {len(raw)} bytes do not parse.\n"
+            f"{path.name} is not an ONNX model, or it is truncated: its {path.stat().st_size} bytes do not parse.\n"
             "  Check that the download is complete and that the file is an .onnx export."
         ) from None
-    return _source(proto, folder=path.parent, sha256=hashlib.sha256(raw).hexdigest(), name=path.name)
+    weights = WeightStore(path.parent)
+    weights.leave(proto, path, kept)
+    return _source(proto, weights, sha256=digest, name=path.name)
 
 
-def _read(path: Path) -> bytes:
+def _digest(path: Path) -> str:
     if path.is_dir():
         raise BadModel(f"{path} is a folder, not a model file.\n  Name the .onnx file inside it.")
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         raise BadModel(f"there is no file {path}.\n  Check the path of the model.") from None
     except OSError as error:
         raise BadModel(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def _source(proto: onnx.ModelProto, *, folder: Path | None, sha256: str, name: str) -> Source:
+def _source(proto: onnx.ModelProto, weights: WeightStore, *, sha256: str, name: str) -> Source:
     if not proto.graph.node or not proto.graph.output or not proto.opset_import:
         raise BadModel(
             f"{name} is not an ONNX model: it has no graph with nodes, outputs and an opset.\n"
@@ -94,7 +100,6 @@ def _source(proto: onnx.ModelProto, *, folder: Path | None, sha256: str, name: s
         refuse_untyped(value, name)
     for tensor in stored_tensors(proto):
         refuse_malformed(tensor, name)
-    weights = WeightStore(folder)
     external = list(external_tensors(proto))
     for tensor in external:
         if weights.span(tensor)[2] <= DETACH_ABOVE:

@@ -16,7 +16,8 @@ from onnx import TensorProto
 from onnxplain.errors import OnnxplainError, UsageError
 from onnxplain.ir.emitter import PREFIX
 from onnxplain.ir.model import Model
-from onnxplain.ir.weights import DETACH_ABOVE, constants_inside, embed, stored_tensors
+from onnxplain.ir.weights import DETACH_ABOVE, bytes_of, constants_inside, embed, stored_tensors
+from onnxplain.ir.wire import graph_header, initializer_header
 
 IR_VERSION = 10
 EMBED_UP_TO = 1_900_000_000
@@ -53,10 +54,8 @@ def write(model: Model, path: Path) -> list[Path]:
     large = model.external or _size(model, proto) > EMBED_UP_TO
     data = path.with_name(path.name + ".data") if large else None
     if data is None:
-        for tensor in stored_tensors(proto):
-            _restore(model, tensor)
         with replacing(path) as file:
-            file.write(proto.SerializeToString())
+            _write_whole(model, proto, file)
         return [path]
     with replacing(data) as weights, replacing(path) as file:
         for tensor in proto.graph.initializer:
@@ -120,7 +119,7 @@ def _size(model: Model, proto: onnx.ModelProto) -> int:
 
 def _bytes(model: Model, tensor: TensorProto) -> int:
     whole = model.weights.resolve(tensor)
-    return model.weights.span(whole)[2] if whole.data_location == TensorProto.EXTERNAL else whole.ByteSize()
+    return model.weights.span(whole)[2] if whole.data_location == TensorProto.EXTERNAL else bytes_of(whole)
 
 
 def _restore(model: Model, tensor: TensorProto) -> None:
@@ -132,20 +131,48 @@ def _restore(model: Model, tensor: TensorProto) -> None:
         embed(tensor, *model.weights.span(tensor))
 
 
+def _write_whole(model: Model, proto: onnx.ModelProto, file: BinaryIO) -> None:
+    """Write the model with its weights inside; those that lie in a file are copied from it, never held in memory."""
+    copied: list[tuple[bytes, tuple[Path, int, int]]] = []
+    kept = onnx.GraphProto()
+    for tensor in proto.graph.initializer:
+        whole = model.weights.resolve(tensor)
+        if whole.data_location == TensorProto.EXTERNAL:
+            bare = TensorProto(name=tensor.name, dims=whole.dims, data_type=whole.data_type)
+            copied.append((bare.SerializeToString(), model.weights.span(whole)))
+        else:
+            kept.initializer.append(whole)
+    del proto.graph.initializer[:]
+    for tensor in stored_tensors(proto):
+        _restore(model, tensor)
+    content = [proto.graph.SerializeToString(), kept.SerializeToString()]
+    heads = [initializer_header(bare, length) for bare, (_, _, length) in copied]
+    size = sum(map(len, (*content, *heads))) + sum(length for _, (_, _, length) in copied)
+    proto.ClearField("graph")
+    file.writelines([proto.SerializeToString(), graph_header(size), *content])
+    for head, (_, (path, offset, length)) in zip(heads, copied, strict=True):
+        file.write(head)
+        _copy(path, offset, length, file)
+
+
+def _copy(path: Path, offset: int, length: int, data: BinaryIO) -> None:
+    with path.open("rb") as file:
+        file.seek(offset)
+        while length:
+            block = file.read(min(length, _COPY))
+            if not block:
+                raise OnnxplainError(f"{path.name} ended before its weights were complete.")
+            data.write(block)
+            length -= len(block)
+
+
 def _append(model: Model, tensor: TensorProto, data: BinaryIO, location: str) -> None:
     """Move one tensor's numbers to the end of the data file, unless it is small."""
     whole = model.weights.resolve(tensor)
     if whole.data_location == TensorProto.EXTERNAL:
         path, offset, length = model.weights.span(whole)
         start = _aligned(data)
-        with path.open("rb") as file:
-            file.seek(offset)
-            while length:
-                block = file.read(min(length, _COPY))
-                if not block:
-                    raise OnnxplainError(f"{path.name} ended before weight {tensor.name!r} was complete.")
-                data.write(block)
-                length -= len(block)
+        _copy(path, offset, length, data)
     elif tensor.ByteSize() <= DETACH_ABOVE and whole is tensor:
         return
     else:

@@ -7,7 +7,7 @@ put back, by reference, when the result is written. Passes that need numbers ask
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,33 +19,53 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from onnxplain.errors import BadModel
+from onnxplain.ir.wire import Kept
 
 Array = NDArray[Any]
 
 DETACH_ABOVE = 1024
 """Bytes. Smaller constants stay: shape inference reads them."""
 
-_STUB = "onnxplain-detached:"
+STUB = "onnxplain-detached:"
+"""How the location of a tensor begins that a WeightStore knows."""
+
+_HERE = "onnxplain-embedded"
+"""The location of numbers that lie in the model's own file."""
 
 
 @dataclass
 class WeightStore:
     """Where the numbers of detached and external initialisers are.
 
-    `folder` is the model's own folder: external data is read only from inside it.
+    `folder` is the model's own folder: external data is read only from inside it. `file` is the model itself, where
+    the numbers are that were passed over when it was read.
     """
 
     folder: Path | None = None
     tensors: dict[str, TensorProto] = field(default_factory=dict)
+    file: Path | None = None
+
+    def leave(self, model: onnx.ModelProto, file: Path, kept: Sequence[Kept]) -> None:
+        """Note where in `file` the initialisers' numbers lie that `onnxplain.ir.wire.skim` passed over."""
+        self.file = file
+        for tensor in model.graph.initializer:
+            key = location_of(tensor)
+            if key.startswith(STUB):
+                place = kept[int(key.removeprefix(STUB))]
+                there = TensorProto(dims=tensor.dims, data_type=tensor.data_type, data_location=TensorProto.EXTERNAL)
+                entries = {"location": _HERE, "offset": str(place.offset), "length": str(place.length)}
+                for name, value in entries.items():
+                    there.external_data.add(key=name, value=value)
+                self.tensors[key] = there
 
     def detach(self, model: onnx.ModelProto) -> None:
         """Replace large initialisers and Constant attributes of `model` by stubs, keeping the originals here."""
         for tensor in _weights(model.graph):
-            if tensor.data_location == TensorProto.EXTERNAL or tensor.ByteSize() <= DETACH_ABOVE:
+            if tensor.data_location == TensorProto.EXTERNAL or bytes_of(tensor) <= DETACH_ABOVE:
                 continue
             kept = TensorProto()
             kept.CopyFrom(tensor)
-            key = f"{_STUB}{len(self.tensors)}"
+            key = f"{STUB}{len(self.tensors)}"
             self.tensors[key] = kept
             _clear_data(tensor)
             tensor.data_location = TensorProto.EXTERNAL
@@ -86,6 +106,22 @@ class WeightStore:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
         where = f"weight {tensor.name!r}"
+        path = self.file if location == _HERE and self.file is not None else self._outside(location, where)
+        try:
+            offset, size = int(entries.get("offset", 0)), path.stat().st_size
+            length = int(entries.get("length", size - offset))
+        except ValueError:
+            raise BadModel(f"{where} has an offset or length in {location!r} that is not a number.") from None
+        needed = bytes_of(tensor)
+        if offset < 0 or length < needed or offset + needed > size:
+            raise BadModel(
+                f"external data {location!r} is too short for {where}: {needed} bytes are needed at offset {offset}, "
+                f"the file has {size}.\n  The file is truncated or belongs to another model."
+            )
+        return path, offset, needed
+
+    def _outside(self, location: str, where: str) -> Path:
+        """The data file at a location. Raises: BadModel if it is not there, or not in the model's folder."""
         if self.folder is None:
             raise BadModel(
                 f"{where} lies in an external file {location!r}, but the model was given without a folder.\n"
@@ -104,18 +140,7 @@ class WeightStore:
                 f"external data of {where} is missing: there is no file {location!r} beside the model.\n"
                 "  Copy it into the model's folder; the .onnx file alone holds no weights."
             )
-        try:
-            offset, size = int(entries.get("offset", 0)), path.stat().st_size
-            length = int(entries.get("length", size - offset))
-        except ValueError:
-            raise BadModel(f"{where} has an offset or length in {location!r} that is not a number.") from None
-        needed = bytes_of(tensor)
-        if offset < 0 or length < needed or offset + needed > size:
-            raise BadModel(
-                f"external data {location!r} is too short for {where}: {needed} bytes are needed at offset {offset}, "
-                f"the file has {size}.\n  The file is truncated or belongs to another model."
-            )
-        return path, offset, needed
+        return path
 
 
 def embed(tensor: TensorProto, path: Path, offset: int, length: int) -> None:
@@ -133,9 +158,14 @@ def location_of(tensor: TensorProto) -> str:
     return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
 
 
+def length_of(tensor: TensorProto) -> int:
+    """The 'length' entry of an external tensor, 0 where there is none."""
+    return int(next((entry.value for entry in tensor.external_data if entry.key == "length"), "0"))
+
+
 def is_stub(tensor: TensorProto) -> bool:
     """Whether the tensor's numbers are kept in a WeightStore."""
-    return location_of(tensor).startswith(_STUB)
+    return location_of(tensor).startswith(STUB)
 
 
 def stored_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:

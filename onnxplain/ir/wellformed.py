@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from onnx import checker, helper, shape_inference
 
 from onnxplain.errors import BadModel, OnnxplainError
-from onnxplain.ir.weights import bytes_of
+from onnxplain.ir.weights import bytes_of, is_stub, length_of
 
 _BY_ONNX = (checker.ValidationError, shape_inference.InferenceError)
 
@@ -83,7 +83,11 @@ def refuse_malformed(tensor: onnx.TensorProto, name: str) -> None:
     """Raises: BadModel if a stored tensor's type, sizes and data do not go together."""
     known = tensor.data_type in onnx.TensorProto.DataType.values() and tensor.data_type != onnx.TensorProto.UNDEFINED
     fits = known and all(size >= 0 for size in tensor.dims)
-    if fits and tensor.data_location != onnx.TensorProto.EXTERNAL:
+    stored = len(tensor.raw_data)
+    if fits and is_stub(tensor):
+        stored = length_of(tensor)
+        fits = stored == bytes_of(tensor)
+    elif fits and tensor.data_location != onnx.TensorProto.EXTERNAL:
         if tensor.HasField("raw_data"):
             fits = len(tensor.raw_data) == bytes_of(tensor)
         else:
@@ -91,7 +95,7 @@ def refuse_malformed(tensor: onnx.TensorProto, name: str) -> None:
     if not fits:
         raise BadModel(
             f"{name} is broken: weight {tensor.name!r} of type {tensor.data_type} and sizes {list(tensor.dims)} does "
-            f"not fit what is stored ({len(tensor.raw_data)} bytes).\n"
+            f"not fit what is stored ({stored} bytes).\n"
             "  Check that the download is complete, or export it again."
         )
 

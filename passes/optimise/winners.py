@@ -38,7 +38,7 @@ class PlainWinners(NodeRewrite):
         if pool.attrs.get("auto_pad", "NOTSET") != "NOTSET":
             return "its pads are known only at run time"
         x, y = g.wrap(pool.inputs[0]), _pooled(g, pool)
-        hits = _hits(g, node.inputs[1], moved)
+        hits = _hits(g, node.inputs[1], moved, pool)
         if node.op == "GatherElements":
             read = _laid_out(g, _per_sample(g, moved, x), pool, y, fill=0)
             return g.reshape(g.sum(hits * read, [2], keepdims=False), [-1])
@@ -57,24 +57,43 @@ def _pool(indices: gs.Tensor) -> gs.Node | None:
     return next((found for t in operands.get(node.op, []) if (found := _pool(t)) is not None), None)
 
 
-def _hits(g: Builder, indices: gs.Tensor, like: Value) -> Value:
+def _hits(g: Builder, indices: gs.Tensor, like: Value, pool: gs.Node) -> Value:
     """(N, C, places, *T): 1 where the winner is, in the dtype of `like`."""
+    if isinstance(indices, gs.Constant):
+        return _told(g, g.wrap(indices), like, pool)
     node = indices.inputs[0]
     if node.op == "MaxPool":
         return _first_largest(g, node, like)
     if node.op == "Where":
         condition = g.unsqueeze(g.wrap(node.inputs[0]), [2])
-        return g.where(condition, _hits(g, node.inputs[1], like), _hits(g, node.inputs[2], like))
-    return _hits(g, next(t for t in node.inputs if _pool(t) is not None), like)
+        return g.where(condition, *(_hits(g, t, like, pool) for t in node.inputs[1:]))
+    return _hits(g, next(t for t in node.inputs if _pool(t) is not None), like, pool)
+
+
+def _told(g: Builder, indices: Value, like: Value, pool: gs.Node) -> Value:
+    """The same for the winners of a sample that was computed ahead: positions in it, (1, C, *T)."""
+    window, x = _window(pool), g.wrap(pool.inputs[0])
+    sizes = [int(x.shape[axis] or 0) for axis in x.spatial]
+    found = g.values(indices)
+    at = np.unravel_index(found % prod(sizes), sizes)
+    place = np.zeros_like(found)
+    for i, kernel in enumerate(window.kernel):
+        first = np.arange(found.shape[i + 2]) * window.strides[i] - window.before[i]
+        first = first.reshape([-1 if axis == i + 2 else 1 for axis in range(found.ndim)])
+        place = place * kernel + (at[i] - first) // window.dilations[i]
+    return _one_of(g, g.constant(np.expand_dims(place, 2)), prod(window.kernel), like)
 
 
 def _first_largest(g: Builder, pool: gs.Node, like: Value) -> Value:
     x, y = g.wide(g.wrap(pool.inputs[0])), _pooled(g, pool)
     under = _laid_out(g, x, pool, y, fill=_LOWEST)
-    places = prod(pool.attrs["kernel_shape"])
-    first = g.op("ArgMax", under, axis=2, keepdims=1)
-    numbered = g.constant(np.arange(places, dtype=np.int64).reshape(places, *[1] * (x.rank - 2)))
-    return g.mask(g.equal(first, numbered), like)
+    return _one_of(g, g.op("ArgMax", under, axis=2, keepdims=1), prod(pool.attrs["kernel_shape"]), like)
+
+
+def _one_of(g: Builder, place: Value, places: int, like: Value) -> Value:
+    """(N, C, 1, *T) -> (N, C, places, *T): 1 at the place named."""
+    numbered = np.arange(places, dtype=np.int64).reshape(places, *[1] * (place.rank - 3))
+    return g.mask(g.equal(place, g.constant(numbered)), like)
 
 
 def _pooled(g: Builder, pool: gs.Node) -> Value:

@@ -120,3 +120,17 @@ def test_every_method_returns_the_same_for_every_runtime(pool: str, method: Meth
                 assert relative_error(found[runtime][name], expected) <= 1e-5, (name, runtime)
             else:
                 assert (found[runtime][name] == expected).all()
+
+
+@pytest.mark.parametrize("method", ["deeplift", "deeplift-rescale"])
+@pytest.mark.parametrize(
+    "pool", ["kernel_shape=[3,2], strides=[2,2], pads=[1,1,1,0]", "kernel_shape=[2,2], dilations=[3,2]"]
+)
+def test_so_does_a_baseline_whose_winners_are_stored(pool: str, method: str) -> None:
+    portable, cuda = (
+        onnxplain.compile_model(network(pool), method, runtime=r, fold_baseline="yes", baseline="0.5")
+        for r in ("portable", "cuda")
+    )
+    assert foreign(portable) == []
+    images = pictures()
+    assert relative_error(run(portable, images)["attribution"], run(cuda, images)["attribution"]) <= 1e-5

@@ -1,0 +1,131 @@
+"""What compiling costs: memory below one and a half times the model, and time linear in nodes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, NodeProto, TensorProto, helper
+
+import onnxplain
+
+COMPILE = """
+import resource, sys, time
+import onnxplain, onnxplain.compiler
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+began = time.perf_counter()
+onnxplain.compile_file(sys.argv[1], sys.argv[2], sys.argv[3])
+print(time.perf_counter() - began, before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def transformer(path: Path, layers: int, width: int, tokens: int = 16) -> int:
+    """A vision transformer's blocks on tokens, weights random, written as a file. Returns: its size."""
+    rng = np.random.default_rng(0)
+    nodes: list[NodeProto] = []
+    weights: list[TensorProto] = []
+
+    def add(op: str, inputs: list[str], **attributes: object) -> str:
+        nodes.append(helper.make_node(op, inputs, [f"t{len(nodes)}"], f"{op}_{len(nodes)}", **attributes))
+        return str(nodes[-1].output[0])
+
+    def store(*shape: int) -> str:
+        values = rng.standard_normal(shape, np.float32) * np.float32(0.5 / shape[0] ** 0.5)
+        weights.append(onnx.numpy_helper.from_array(values, f"w{len(weights)}"))
+        return str(weights[-1].name)
+
+    def linear(x: str, size: int, out: int) -> str:
+        return add("Add", [add("MatMul", [x, store(size, out)]), store(out)])
+
+    x, scale = "x", store(1)
+    for _ in range(layers):
+        h = add("LayerNormalization", [x, store(width), store(width)])
+        q, k, v = (linear(h, width, width) for _ in range(3))
+        scores = add("Mul", [add("MatMul", [q, add("Transpose", [k], perm=[0, 2, 1])]), scale])
+        attended = add("MatMul", [add("Softmax", [scores], axis=-1), v])
+        x = add("Add", [x, linear(attended, width, width)])
+        h = add("LayerNormalization", [x, store(width), store(width)])
+        x = add("Add", [x, linear(add("Gelu", [linear(h, width, 4 * width)]), 4 * width, width)])
+    pooled = add("ReduceMean", [x, "axes"], keepdims=0)
+    logits = linear(pooled, width, 10)
+    weights.append(helper.make_tensor("axes", TensorProto.INT64, [1], [1]))
+    graph = helper.make_graph(
+        nodes, "vit",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", tokens, width])],
+        [helper.make_tensor_value_info(logits, TensorProto.FLOAT, ["N", 10])], weights,
+    )  # fmt: skip
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    return path.stat().st_size
+
+
+def cost(folder: Path, size: int, method: str) -> tuple[float, float]:
+    """Seconds, and the memory that compiling takes on top of the program's own, in sizes of the model."""
+    command = [sys.executable, "-c", COMPILE, str(folder / "model.onnx"), str(folder / "explained.onnx"), method]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds, before, peak = map(float, done.stdout.split())
+    return seconds, (peak - before) * 1024 / size
+
+
+@pytest.mark.parametrize("method", ["gradient", "lrp-epsilon-plus"])
+def test_weights_are_not_held_in_memory(tmp_path: Path, method: str) -> None:
+    size = transformer(tmp_path / "model.onnx", 4, 768)
+    assert size > 100e6
+    assert cost(tmp_path, size, method)[1] < 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["gradient", "lrp-epsilon-plus"])
+def test_a_model_of_the_size_of_vit_l(tmp_path: Path, method: str) -> None:
+    size = transformer(tmp_path / "model.onnx", 24, 1024)
+    assert size > 1.2e9
+    seconds, times = cost(tmp_path, size, method)
+    print(f"{size / 1e9:.2f} GB: {seconds:.1f} s, {times:.2f} times the model in memory")
+    assert times < 1.5
+    assert seconds < 10
+
+
+def chain(length: int) -> ModelProto:
+    """Sums and ReLUs, one behind the other."""
+    nodes, x = [], "x"
+    for i in range(length // 2):
+        nodes.append(helper.make_node("Add", [x, "b"], [f"a{i}"], f"add{i}"))
+        nodes.append(helper.make_node("Relu", [f"a{i}"], [f"r{i}"], f"relu{i}"))
+        x = f"r{i}"
+    nodes.append(helper.make_node("MatMul", [x, "w"], ["y"], "scores"))
+    weights = [
+        helper.make_tensor("b", TensorProto.FLOAT, [8], [0.1] * 8),
+        helper.make_tensor("w", TensorProto.FLOAT, [8, 4], np.linspace(-1, 1, 32).tolist()),
+    ]
+    graph = helper.make_graph(
+        nodes, "chain",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])], weights,
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def busy(length: int, method: str) -> float:
+    """Seconds of the processor, which other programs on the machine do not take."""
+    model, began = chain(length), time.process_time()
+    onnxplain.compile_model(model, method)
+    return time.process_time() - began
+
+
+def test_time_is_linear_in_nodes() -> None:
+    """Anything quadratic would take a hundred times as long for ten times the nodes."""
+    busy(100, "gradient")
+    short = min(busy(500, "gradient") for _ in range(2))
+    assert busy(5000, "gradient") <= 15 * short
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["gradient", "lrp-eps", "deeplift-rescale", "integrated-gradients"])
+def test_time_is_linear_up_to_ten_thousand_nodes(method: str) -> None:
+    busy(100, method)
+    short = min(busy(1000, method) for _ in range(2))
+    assert busy(10_000, method) <= 15 * short
