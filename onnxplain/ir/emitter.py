@@ -7,7 +7,8 @@ computed here and now.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import ChainMap
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,7 +41,7 @@ class Emitter:
         self._scope = PREFIX
         self._nodes: list[gs.Node] = self.graph.nodes
         self._constants: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
-        self._emitted: dict[object, tuple[gs.Tensor, ...]] = {}
+        self._emitted: MutableMapping[object, tuple[gs.Tensor, ...]] = {}
         self._taken = _names(self.graph)
         for node in self.graph.nodes:
             self.remember(node)
@@ -73,8 +74,8 @@ class Emitter:
 
         What is there already may be used inside.
         """
-        nodes, emitted = self._nodes, dict(self._emitted)
-        self._nodes = []
+        nodes, emitted = self._nodes, self._emitted
+        self._nodes, self._emitted = [], ChainMap({}, emitted)
         try:
             yield self._nodes
         finally:
@@ -143,7 +144,7 @@ class Emitter:
         proto = OnnxExporter.export_node(node)
         folded = self._fold(proto, operands)
         if folded is not None:
-            node.inputs.clear()
+            _forget_last_reader(node, operands)
             return tuple(self.constant(array).tensor for array in folded)
         types = infer(node, self.opset, self.model.weights.array, proto)
         for output in node.outputs:
@@ -165,6 +166,16 @@ class Emitter:
             candidate = f"{name}_{count}"
         self._taken.add(candidate)
         return candidate
+
+
+def _forget_last_reader(node: gs.Node, operands: Sequence[gs.Tensor]) -> None:
+    """Undo that a node was made: it is the last of each operand's readers.
+
+    graphsurgeon would compare it with all of them, and a constant may have thousands.
+    """
+    list.clear(node.inputs)
+    for tensor in operands:
+        list.pop(tensor.outputs)
 
 
 def _names(graph: gs.Graph) -> set[str]:

@@ -75,7 +75,8 @@ def stacks(g: Builder, original: Trace, times: int) -> bool:
     batch: Dim = original.source.shape[0]
     if times == 1:
         return True
-    if any(_joins_others(site, original) for site in original.sites):
+    made = _made(original)
+    if any(_joins_others(site, made) for site in original.sites):
         return False
     if not isinstance(batch, int):
         return True
@@ -103,7 +104,8 @@ def broadcasts(g: Builder, original: Trace) -> bool:
             one = twin(g, original, g.named(first, [1, *original.source.shape[1:]]), "trial")
         except (InferenceError, ValueError):
             return False
-        if any(site.op not in BROADCASTING and _joins_others(site, original) for site in original.sites):
+        made = _made(original)
+        if any(site.op not in BROADCASTING and _joins_others(site, made) for site in original.sites):
             return False
         if any(_scatters_by_sample(site, one) for site in original.sites):
             return False
@@ -115,9 +117,13 @@ def broadcasts(g: Builder, original: Trace) -> bool:
         )
 
 
-def _joins_others(site: Site, original: Trace) -> bool:
+def _made(original: Trace) -> set[str]:
+    """Names of the tensors that depend on the explained input."""
+    return {t.name for node in original.nodes for t in node.outputs} | {original.source.name}
+
+
+def _joins_others(site: Site, made: set[str]) -> bool:
     """Whether a site takes a tensor of the whole batch that comes from another input of the model."""
-    made = {t.name for node in original.nodes for t in node.outputs} | {original.source.name}
     return any(
         x.name not in made and not x.is_constant and x.tensor.shape and x.shape[0] != 1 and x.dtype.kind == "f"
         for x in site.operands
