@@ -28,7 +28,7 @@ class Explainer:
 
     model:     what `compile_model` returned, or the path of what `compile_file` wrote.
     providers: "auto" (CUDA where a session really gets it, else the CPU), "cuda", "cpu", or ONNX Runtime's own names.
-    threads, use_tf32, options: see `open_session`.
+    threads, use_tf32, cuda, options: see `open_session`.
 
     Raises: UsageError if the graph was not compiled by onnxplain; ProviderUnavailable; BadModel.
     """
@@ -40,9 +40,10 @@ class Explainer:
         *,
         threads: int | None = None,
         use_tf32: bool | None = None,
+        cuda: Mapping[str, Any] | None = None,
         options: Any = None,
     ) -> None:
-        self.session = open_session(model, providers, threads=threads, use_tf32=use_tf32, options=options)
+        self.session = open_session(model, providers, threads=threads, use_tf32=use_tf32, cuda=cuda, options=options)
         metadata = Metadata.read(dict(self.session.get_modelmeta().custom_metadata_map))
         if metadata is None:
             name = "the ModelProto" if isinstance(model, onnx.ModelProto) else Path(model).name

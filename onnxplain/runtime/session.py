@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ def open_session(
     *,
     threads: int | None = None,
     use_tf32: bool | None = None,
+    cuda: Mapping[str, Any] | None = None,
     options: Any = None,
 ) -> Any:
     """Load a model into ONNX Runtime.
@@ -52,6 +53,8 @@ def open_session(
                is named must be there.
     threads:   for one operator on the CPU; ONNX Runtime's choice by default.
     use_tf32:  whether CUDA may round float32 operands to TF32; ONNX Runtime's default, which is yes, if not said.
+    cuda:      other options of ONNX Runtime's CUDA provider, such as prefer_nhwc, cudnn_conv_algo_search or
+               enable_cuda_graph (for which see `onnxplain.runtime.bound`).
     options:   an onnxruntime.SessionOptions to start from.
 
     Returns: onnxruntime.InferenceSession.
@@ -67,7 +70,8 @@ def open_session(
         options.intra_op_num_threads = threads
     optional = providers is None or providers == "auto"
     wanted = _wanted(ort, providers)
-    settings = [{"use_tf32": str(int(use_tf32))} if n == CUDA and use_tf32 is not None else {} for n in wanted]
+    asked = dict(cuda or {}) | ({} if use_tf32 is None else {"use_tf32": use_tf32})
+    settings = [{k: _option(v) for k, v in asked.items()} if name == CUDA else {} for name in wanted]
     with _probing(ort, wanted, silent=optional):
         session = _create(ort, _source(model), options, wanted, settings)
     got = session.get_providers()
@@ -75,6 +79,11 @@ def open_session(
     if missing and not optional:
         raise ProviderUnavailable(_fell_back(missing[0], got))
     return session
+
+
+def _option(value: Any) -> str:
+    """A provider's option as ONNX Runtime takes it."""
+    return str(int(value)) if isinstance(value, bool) else str(value)
 
 
 def provider_of(session: Any) -> str:

@@ -93,6 +93,14 @@ def test_tf32_and_threads_are_passed_on_when_asked_for(monkeypatch: pytest.Monke
         open_session(classifier(), threads=0)
 
 
+def test_other_options_of_cuda_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, works=True)
+    open_session(classifier(), "cuda", use_tf32=True, cuda={"prefer_nhwc": True, "cudnn_conv_algo_search": "HEURISTIC"})
+    (_, (settings, none)) = machine.asked[0]
+    assert settings == {"prefer_nhwc": "1", "cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "1"}
+    assert none == {}
+
+
 def test_an_unknown_provider_is_named_with_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"there is no execution provider 'cdua'\. Did you mean 'cuda'"):
         open_session(classifier(), "cdua")

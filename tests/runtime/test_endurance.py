@@ -1,0 +1,63 @@
+"""Explanations do not get slower, and memory does not creep."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import onnxplain
+from tests.catalogue import SPECIMENS
+
+RUN = """
+import json, sys, time
+import numpy as np
+import onnxplain
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+explain = onnxplain.Explainer(sys.argv[1], "cpu", threads=1)
+runs, shape = int(sys.argv[2]), [2 if isinstance(d, str) else d for d in explain.input.shape]
+images = [np.random.default_rng(i).uniform(size=shape).astype(np.float32) for i in range(10)]
+took, memory = [], []
+for i in range(runs):
+    began = time.perf_counter()
+    explain(images[i % 10])
+    took.append(time.perf_counter() - began)
+    if i in (runs // 10, runs - 1):
+        memory.append(resident())
+part = runs // 10
+print(json.dumps([float(np.median(took[part : 2 * part])), float(np.median(took[-part:])), *memory]))
+"""
+
+
+def endured(folder: Path, method: str, runs: int) -> tuple[float, float]:
+    """How much longer the last tenth of the runs took than the second, and by how many bytes the process grew."""
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("the size of a process is read from /proc")
+    (digits,) = (s for s in SPECIMENS if s.name == "digits")
+    onnxplain.compile_file(digits.load(), folder / "explained.onnx", method)
+    command = [sys.executable, "-c", RUN, str(folder / "explained.onnx"), str(runs)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    first, last, before, after = json.loads(done.stdout)
+    return last / first, after - before
+
+
+def test_a_thousand_runs(tmp_path: Path) -> None:
+    slower, growth = endured(tmp_path, "gradient,lrp-eps", 1000)
+    assert growth < 4e6
+    assert slower < 2  # a machine that others use as well; what grows with the runs would be far beyond
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["gradient,grad-cam,lrp-epsilon-plus", "deeplift", "integrated-gradients"])
+def test_ten_thousand_runs(tmp_path: Path, method: str) -> None:
+    slower, growth = endured(tmp_path, method, 10_000)
+    print(f"{method}: the last thousand took {slower:.2f} times as long, the process grew by {growth / 1e6:.1f} MB")
+    assert growth < 4e6
+    assert slower < 1.5
