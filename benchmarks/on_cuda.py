@@ -1,400 +1,98 @@
-"""CUDA against CPU: every method on every model at hand, on the machine that this runs on.
+"""Everything that is to be measured on an NVIDIA GPU, on the machine that this runs on.
 
     python benchmarks/on_cuda.py                        # all but the models with hundreds of megabytes
-    python benchmarks/on_cuda.py --models 'light_*' --methods 'lrp-*' --heavy
-    python benchmarks/on_cuda.py --rehearse --models digits    # on the CPU alone, nothing written
+    python benchmarks/on_cuda.py --parts parity --models 'light_*' --methods 'lrp-*' --heavy
+    python benchmarks/on_cuda.py --parts speed --networks ResNet-50 --batches 1,64
+    python benchmarks/on_cuda.py --rehearse --models digits --networks tiny --batches 1    # on the CPU, nothing written
+
+parity  every method on every model against the CPU, TF32 off, and where its nodes ran (benchmarks/cuda/parity.py)
+speed   milliseconds and pictures a second in float32, TF32 and float16, with and without CUDA graphs, beside Captum and
+        torch.compile, and the share of the card's arithmetic that is reached (benchmarks/cuda/speed.py)
 
 Run it from a checkout, with onnxruntime-gpu installed; no network is needed. With PyTorch and pytest there are more
 models: those of the `onnx` package with seeded weights, and those in ../shared. Without a GPU it says so and exits 0.
 
-Each graph is compiled with --for cuda and run on both providers, TF32 off. For each it tells
-
-    error    ||cuda - cpu|| / ||cpu|| of the attribution, the worst sample
-    heatmap  the largest difference in the heatmap
-    off      nodes that ONNX Runtime put on the CPU, most of them arithmetic with shapes, and Memcpy nodes
-    ms       the median of a run, inputs and outputs staying on the card; and how often the forward pass fits in
-
-Results go to benchmarks/results/<card>.md and .json, after each model, so that a run that is cut short leaves its part.
+Results go to benchmarks/results/<card>*.md and .json, after each model, so that a run that is cut short leaves its
+part.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import platform
-import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import onnx
-from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import onnxplain  # noqa: E402
-from onnxplain.interface import ATTRIBUTION, HEATMAP, Metadata  # noqa: E402
-from onnxplain.methods.method import Method  # noqa: E402
-from onnxplain.runtime.session import open_session, runtime  # noqa: E402
+from benchmarks.cuda import parity, speed  # noqa: E402
+from benchmarks.cuda.machine import RESULTS, machine, why_no_cuda  # noqa: E402
 
-Array = NDArray[Any]
-
-RESULTS = ROOT / "benchmarks/results"
-BATCH = 4
-"""Samples, for models that take any number."""
-
-SETTINGS: dict[str, Any] = {"steps": 20, "samples": 20}
-"""Parameters other than the defaults, for the methods that have them."""
-
-NEEDS_A_FILE = "composite"
-"""The parameter of methods that are nothing without a file of the user's."""
-
-SUSPECT = 1e-3
-"""Relative error. In a deep network rounding may flip a ReLU, which gives up to this; more is marked."""
-
-WARM_UP, REPEATS, SECONDS = 3, 50, 1.0
-"""Runs before timing; the most runs timed; the time after which no more are."""
+PARTS = ("parity", "speed")
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A model and pictures for it, (n, seed) -> float32 in the model's own layout."""
-
-    name: str
-    load: Callable[[], onnx.ModelProto]
-    images: Callable[[int, int], Array]
-    heavy: bool = False
+def matching(name: str, patterns: str) -> bool:
+    """Whether a name is one of those asked for."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns.split(","))
 
 
-@dataclass(frozen=True)
-class Placement:
-    """Where ONNX Runtime ran a graph: nodes in all, operators not on the wanted provider, Memcpy nodes."""
-
-    nodes: int
-    elsewhere: dict[str, int]
-    memcpy: int
-
-
-@dataclass(frozen=True)
-class Row:
-    """One method on one model. `note` says why there are no numbers."""
-
-    method: str
-    error: float | None = None
-    heatmap: float | None = None
-    placement: Placement | None = None
-    ms: float | None = None
-    times: float | None = None
-    note: str = ""
-
-    @property
-    def suspect(self) -> bool:
-        return self.error is not None and not self.error <= SUSPECT
-
-
-@dataclass
-class Report:
-    """One model: its batch, its forward pass, and every method."""
-
-    model: str
-    batch: int
-    forward_ms: float
-    forward: Placement
-    rows: list[Row] = field(default_factory=list)
-
-
-def subjects() -> tuple[list[Subject], str]:
-    """The models at hand, and why there are not more."""
-    try:
-        from tests.catalogue import SPECIMENS
-    except ImportError as error:
-        files = sorted(ROOT.glob("models/*/*.onnx"))
-        return [_own(file) for file in files], f"only models/, since tests/catalogue.py needs {error.name}"
-    missing = [f"{s.name}: {s.missing}" for s in SPECIMENS if s.missing]
-    found = [Subject(s.name, s.load, s.images, s.heavy) for s in SPECIMENS if not s.missing]
-    return found, "; ".join(missing)
-
-
-def _own(file: Path) -> Subject:
-    def images(n: int, seed: int) -> Array:
-        shape = [d.dim_value for d in onnx.load(file).graph.input[0].type.tensor_type.shape.dim[1:]]
-        return np.random.default_rng(seed).uniform(size=(n, *shape)).astype(np.float32)
-
-    return Subject(file.stem, lambda: onnx.load(file), images)
-
-
-def batch_of(model: onnx.ModelProto) -> int:
-    """The model's own batch, BATCH where it takes any."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    data = next(value for value in model.graph.input if value.name not in weights)
-    return int(data.type.tensor_type.shape.dim[0].dim_value) or BATCH
-
-
-def settings_for(method: Method, images: Array) -> dict[str, Any]:
-    """Parameters other than the defaults: fewer steps, and for box rules the range of the pictures."""
-    known = {p.name for p in method.parameters}
-    asked = SETTINGS | {"low": str(float(images.min())), "high": str(float(images.max()))}
-    return {name: value for name, value in asked.items() if name in known}
-
-
-def measured(
-    model: onnx.ModelProto, method: Method, images: Array, provider: str, forward_ms: float, *, tf32: bool
-) -> Row:
-    """Compile, run on both providers, compare and time. What cannot be done is a note, not an error."""
-    try:
-        proto = onnxplain.compile_model(model, method.name, runtime="cuda", **settings_for(method, images))
-    except onnxplain.OnnxplainError as error:
-        return Row(method.name, note=str(error).splitlines()[0])
-    cpu = open_session(proto, "cpu")
-    feeds = {cpu.get_inputs()[0].name: images}
-    names = [output.name for output in cpu.get_outputs()]
-    expected = dict(zip(names, cpu.run(names, feeds), strict=True))
-    del cpu
-    try:
-        session, found, placement = profiled(proto, feeds, provider)
-        if tf32:
-            session = open_session(proto, provider)
-        ms = latency(session, feeds, provider)
-    except Exception as error:  # one graph that fails must not end the run
-        return Row(method.name, note=f"FAILED: {' '.join(str(error).split())[:200]}")
-    attribution, heatmap = (_outputs(proto)[role] for role in (ATTRIBUTION, HEATMAP))
-    return Row(
-        method.name,
-        relative_error(found[attribution], expected[attribution]),
-        float(np.abs(found[heatmap] - expected[heatmap]).max()),
-        placement,
-        ms,
-        ms / forward_ms,
-    )
-
-
-def _outputs(proto: onnx.ModelProto) -> dict[str, str]:
-    """The names of a compiled graph's outputs by role."""
-    metadata = Metadata.read({entry.key: entry.value for entry in proto.metadata_props})
-    return metadata.outputs if metadata else {}
-
-
-def profiled(proto: onnx.ModelProto, feeds: dict[str, Array], provider: str) -> tuple[Any, dict[str, Array], Placement]:
-    """A session with TF32 off, the outputs of its first run, and where that run's nodes were."""
-    options = runtime().SessionOptions()
-    options.log_severity_level = 4
-    options.enable_profiling = True
-    with tempfile.TemporaryDirectory() as folder:
-        options.profile_file_prefix = str(Path(folder) / "profile")
-        session = open_session(proto, provider, use_tf32=False, options=options)
-        names = [output.name for output in session.get_outputs()]
-        found = dict(zip(names, session.run(names, feeds), strict=True))
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    return session, found, placed(events, session.get_providers()[0])
-
-
-def placed(events: Iterable[dict[str, Any]], wanted: str) -> Placement:
-    """From the events of a profile, each node once, however often a loop ran it."""
-    nodes = {
-        (event["name"], event["args"].get("node_index")): (event["args"]["op_name"], event["args"].get("provider"))
-        for event in events
-        if event.get("cat") == "Node" and "op_name" in event.get("args", {})
-    }
-    copies = [op for op, _ in nodes.values() if op.startswith("Memcpy")]
-    elsewhere = Counter(op for op, where in nodes.values() if where != wanted and not op.startswith("Memcpy"))
-    return Placement(len(nodes) - len(copies), dict(sorted(elsewhere.items())), len(copies))
-
-
-def latency(session: Any, feeds: dict[str, Array], provider: str) -> float:
-    """The median of runs in milliseconds, inputs and outputs bound to the device."""
-    ort = runtime()
-    binding = session.io_binding()
-    for name, array in feeds.items():
-        binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, provider, 0))
-    for output in session.get_outputs():
-        binding.bind_output(output.name, provider)
-    for _ in range(WARM_UP):
-        session.run_with_iobinding(binding)
-    binding.synchronize_outputs()
-    taken: list[float] = []
-    while len(taken) < REPEATS and (len(taken) < 3 or sum(taken) < SECONDS):
-        began = time.perf_counter()
-        session.run_with_iobinding(binding)
-        binding.synchronize_outputs()
-        taken.append(time.perf_counter() - began)
-    return 1e3 * statistics.median(taken)
-
-
-def relative_error(found: Array, expected: Array) -> float:
-    """||found - expected|| / ||expected||, the worst sample; a sample that is zero in both has none."""
-    pairs = [(a.astype(np.float64), b.astype(np.float64)) for a, b in zip(found, expected, strict=True)]
-    return max(
-        float(np.linalg.norm(a - b) / (np.linalg.norm(b) or 1.0)) if not np.array_equal(a, b) else 0.0 for a, b in pairs
-    )
-
-
-def reports(
-    chosen: Sequence[Subject], methods: Sequence[Method], provider: str, until: float, *, tf32: bool
-) -> Iterator[Report]:
-    """Each model with every method, each as soon as it is done, printing as it goes."""
-    for subject in chosen:
-        if time.monotonic() > until:
-            print(f"\n{subject.name} and what comes after it: left out, the time is up")
-            return
-        model = subject.load()
-        batch = batch_of(model)
-        images = subject.images(batch, 0)
-        (name,) = {i.name for i in model.graph.input} - {w.name for w in model.graph.initializer}
-        session, _, placement = profiled(model, {name: images}, provider)
-        if tf32:
-            session = open_session(model, provider)
-        report = Report(subject.name, batch, latency(session, {name: images}, provider), placement)
-        del session
-        print("\n" + heading(report))
-        for method in methods:
-            if time.monotonic() > until:
-                report.rows.append(Row(method.name, note="left out, the time is up"))
-                continue
-            report.rows.append(measured(model, method, images, provider, report.forward_ms, tf32=tf32))
-            print(line(report.rows[-1]), flush=True)
-        yield report
-
-
-# What is shown
-
-
-COLUMNS = ("method", "error", "heatmap", "nodes", "off", "Memcpy", "ms", "times")
-
-
-def cells(row: Row) -> list[str]:
-    """A row as text, in the order of COLUMNS."""
-    if row.placement is None or row.error is None or row.ms is None:
-        return [row.method, row.note]
-    place = row.placement
-    return [
-        row.method,
-        f"{row.error:.1e}{' (!)' if row.suspect else ''}",
-        f"{row.heatmap:.1e}",
-        str(place.nodes),
-        str(sum(place.elsewhere.values())),
-        str(place.memcpy),
-        f"{row.ms:.2f}",
-        f"{row.times:.1f}",
+def run_parity(asked: argparse.Namespace, provider: str, facts: dict[str, str], until: float) -> bool:
+    """Returns: whether every graph that was compiled ran."""
+    found, why = parity.subjects()
+    if why:
+        print(f"models: {why}")
+    chosen = [s for s in found if matching(s.name, asked.models) and (asked.heavy or not s.heavy)]
+    methods = [
+        method
+        for method in onnxplain.methods()
+        if matching(method.name, asked.methods) and parity.NEEDS_A_FILE not in {p.name for p in method.parameters}
     ]
+    print(f"{facts['card']}, ONNX Runtime {facts['ONNX Runtime']}: {len(methods)} methods, {len(chosen)} models")
+    print(parity.line(parity.Row(parity.COLUMNS[0], note=" ".join(f"{name:>9}" for name in parity.COLUMNS[1:]))))
+    done: list[parity.Report] = []
+    for report in parity.reports(chosen, methods, provider, until, tf32=asked.tf32):
+        done.append(report)
+        if not asked.rehearse:
+            parity.save(done, facts)
+    return not any(row.note.startswith("FAILED") for report in done for row in report.rows)
 
 
-def line(row: Row) -> str:
-    """For a terminal.
-
-    >>> line(Row("cam", note="refused"))
-    'cam                            refused'
-    """
-    first, *rest = cells(row)
-    return f"{first:30} " + (" ".join(f"{cell:>9}" for cell in rest) if len(rest) > 1 else rest[0])
-
-
-def heading(report: Report) -> str:
-    """What is said of a model before its methods."""
-    elsewhere = sum(report.forward.elsewhere.values())
-    return (
-        f"{report.model}: batch {report.batch}, forward pass {report.forward_ms:.2f} ms, "
-        f"{report.forward.nodes} nodes, {elsewhere} off the device, {report.forward.memcpy} Memcpy"
-    )
-
-
-def document(reports_: Sequence[Report], facts: dict[str, str]) -> str:
-    """The Markdown file."""
-    rows = [row for report in reports_ for row in report.rows]
-    done = [row for row in rows if row.placement is not None]
-    elsewhere: Counter[str] = Counter()
-    for row in done:
-        elsewhere.update(row.placement.elsewhere if row.placement else {})
-    copies = sum(row.placement.memcpy for row in done if row.placement)
-    suspects = [row for row in done if row.suspect]
-    lines = [
-        f"# {facts['card']}",
-        "",
-        "Made by `benchmarks/on_cuda.py`, which says what the columns mean. "
-        + ", ".join(f"{name} {value}" for name, value in facts.items() if name != "card")
-        + ". Timed with TF32 "
-        + ("on" if facts.get("tf32") == "on" else "off")
-        + f"; {SETTINGS['steps']} steps for Integrated Gradients, {SETTINGS['samples']} samples for SmoothGrad.",
-        "",
-        f"{len(done)} graphs ran, {len(rows) - len(done)} did not (their rows say why). "
-        f"{len(suspects)} differ from the CPU by more than {SUSPECT:g} (marked !). {copies} Memcpy nodes in all.",
-        "",
-        "Nodes on the CPU, by operator: "
-        + (", ".join(f"{op} {n}" for op, n in elsewhere.most_common()) or "none")
-        + ".",
-    ]
-    for report in reports_:
-        lines += ["", f"## {heading(report).partition(':')[0]}", "", heading(report).partition(": ")[2] + ".", ""]
-        lines += ["| " + " | ".join(COLUMNS) + " |", "|---" + "|--:" * (len(COLUMNS) - 1) + "|"]
-        for row in report.rows:
-            filled = cells(row) + [""] * (len(COLUMNS) - len(cells(row)))
-            lines.append("| " + " | ".join([f"`{filled[0]}`", *filled[1:]]).replace("\n", " ") + " |")
-    return "\n".join(lines) + "\n"
-
-
-def save(reports_: Sequence[Report], facts: dict[str, str]) -> None:
-    """Write both files."""
-    RESULTS.mkdir(exist_ok=True)
-    stem = "".join(c if c.isalnum() else "-" for c in facts["card"]).strip("-")
-    (RESULTS / f"{stem}.md").write_text(document(reports_, facts), encoding="utf-8")
-    whole = {"machine": facts, "settings": SETTINGS, "models": [asdict(report) for report in reports_]}
-    (RESULTS / f"{stem}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-
-
-def machine(*, tf32: bool) -> dict[str, str]:
-    """The card and the versions."""
-    card, driver = "unknown card", ""
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        asked = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-        said = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=30).stdout
-        card, _, driver = (part.strip() for part in said.splitlines()[0].partition(","))
-    return {
-        "card": card,
-        "driver": driver,
-        "ONNX Runtime": runtime().__version__,
-        "onnx": onnx.__version__,
-        "Python": platform.python_version(),
-        "onnxplain": onnxplain.__version__,
-        "tf32": "on" if tf32 else "off",
-    }
-
-
-def why_no_cuda() -> str:
-    """Why there is no CUDA on this machine, or nothing."""
-    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
-    again = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "probe", [value], [again])
-    probe = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
-    try:
-        open_session(probe, "cuda")
-    except onnxplain.ProviderUnavailable as error:
-        return str(error)
-    return ""
+def run_speed(asked: argparse.Namespace, provider: str, facts: dict[str, str], until: float) -> bool:
+    """Returns: whether every graph that was compiled ran."""
+    batches = [int(batch) for batch in asked.batches.split(",")]
+    rows: list[speed.Row] = []
+    for row in speed.rows(asked.networks.split(","), batches, provider, until):
+        rows.append(row)
+        print(speed.line(row), flush=True)
+        if not asked.rehearse:
+            speed.save(rows, facts)
+    return not any(row.note.startswith("FAILED") for row in rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run. Returns: the exit status, 1 without ONNX Runtime or if a graph was compiled and could not be run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default="*", metavar="PATTERN[,PATTERN]")
-    parser.add_argument("--methods", default="*", metavar="PATTERN[,PATTERN]")
+    parser.add_argument("--parts", default=",".join(PARTS), metavar="PART[,PART]")
+    parser.add_argument("--models", default="*", metavar="PATTERN[,PATTERN]", help="of parity")
+    parser.add_argument("--methods", default="*", metavar="PATTERN[,PATTERN]", help="of parity")
     parser.add_argument("--heavy", action="store_true", help="also AlexNet, VGG-19 and ZFNet: 240 to 570 MB each")
+    parser.add_argument("--networks", default="ResNet-50,VGG-16,MobileNetV2", metavar="NAME[,NAME]", help="of speed")
+    parser.add_argument("--batches", default="1,16,64,256", metavar="N[,N]", help="of speed")
     parser.add_argument("--minutes", type=float, default=1e6, help="stop after so many, with what there is")
-    parser.add_argument("--tf32", action="store_true", help="time with TF32 on, as ONNX Runtime does by default")
+    parser.add_argument("--tf32", action="store_true", help="time parity with TF32 on, as ONNX Runtime does by default")
     parser.add_argument("--rehearse", action="store_true", help="the CPU in the place of CUDA; nothing is written")
     asked = parser.parse_args(arguments)
+    unknown = [part for part in asked.parts.split(",") if part not in PARTS]
+    if unknown:
+        parser.error(f"there is no part {unknown[0]!r}: there are {', '.join(PARTS)}")
     until = time.monotonic() + 60 * asked.minutes
     with contextlib.suppress(ImportError):
         import torch  # noqa: F401  # brings the CUDA libraries, and must come before ONNX Runtime
-    provider = "cpu" if asked.rehearse else "cuda"
     try:
         lacking = "" if asked.rehearse else why_no_cuda()
     except onnxplain.OnnxplainError as error:
@@ -403,31 +101,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if lacking:
         print(f"nothing was measured: {lacking}")
         return 0
-    found, why = subjects()
-    if why:
-        print(f"models: {why}")
-    matches = {
-        kind: lambda name, patterns=patterns: any(fnmatchcase(name, p) for p in patterns.split(","))
-        for kind, patterns in (("model", asked.models), ("method", asked.methods))
-    }
-    chosen = [s for s in found if matches["model"](s.name) and (asked.heavy or not s.heavy)]
-    methods = [
-        method
-        for method in onnxplain.methods()
-        if matches["method"](method.name) and NEEDS_A_FILE not in {p.name for p in method.parameters}
-    ]
-    facts = machine(tf32=asked.tf32)
-    print(f"{facts['card']}, ONNX Runtime {facts['ONNX Runtime']}: {len(methods)} methods, {len(chosen)} models")
-    print(line(Row(COLUMNS[0], note=" ".join(f"{name:>9}" for name in COLUMNS[1:]))))
-    done: list[Report] = []
-    for report in reports(chosen, methods, provider, until, tf32=asked.tf32):
-        done.append(report)
-        if not asked.rehearse:
-            save(done, facts)
-    failed = [row for report in done for row in report.rows if row.note.startswith("FAILED")]
-    if not asked.rehearse and done:
-        print(f"\nwritten to {RESULTS.relative_to(ROOT)}")
-    return 1 if failed else 0
+    provider, facts = "cpu" if asked.rehearse else "cuda", machine(tf32=asked.tf32)
+    runs = {"parity": run_parity, "speed": run_speed}
+    worked = [runs[part](asked, provider, facts, until) for part in asked.parts.split(",")]
+    if not asked.rehearse:
+        print(f"\nwritten to {RESULTS.relative_to(ROOT) if RESULTS.is_relative_to(ROOT) else RESULTS}")
+    return 0 if all(worked) else 1
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import on_cuda
-from benchmarks.on_cuda import COLUMNS, Placement, Report, Row
+from benchmarks.cuda import parity
+from benchmarks.cuda.parity import COLUMNS, Placement, Report, Row
 
 FACTS = {"card": "NVIDIA Test 1", "driver": "1.2", "ONNX Runtime": "1.31.1", "tf32": "off"}
 
@@ -37,8 +38,8 @@ def test_without_a_gpu_it_says_so_and_exits_0(
 def test_rehearsal_runs_and_writes_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(on_cuda, "RESULTS", tmp_path / "results")
-    assert on_cuda.main(["--rehearse", "--models", "digits", "--methods", "gradient,cam"]) == 0
+    monkeypatch.setattr(parity, "RESULTS", tmp_path / "results")
+    assert on_cuda.main(["--rehearse", "--parts", "parity", "--models", "digits", "--methods", "gradient,cam"]) == 0
     said = capsys.readouterr().out.splitlines()
     (gradient,) = (each.split() for each in said if each.startswith("gradient "))
     assert len(gradient) == len(COLUMNS)
@@ -50,10 +51,16 @@ def test_rehearsal_runs_and_writes_nothing(
 def test_every_method_is_asked_of_every_model(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(
-        on_cuda, "reports", lambda chosen, methods, *_, **__: asked.extend(m.name for m in methods) or []
+        parity, "reports", lambda chosen, methods, *_, **__: asked.extend(m.name for m in methods) or []
     )
-    assert on_cuda.main(["--rehearse"]) == 0
+    assert on_cuda.main(["--rehearse", "--parts", "parity"]) == 0
     assert set(asked) == {m.name for m in on_cuda.onnxplain.methods()} - {"lrp"}
+
+
+def test_a_part_that_there_is_not_is_bad_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        on_cuda.main(["--parts", "latency"])
+    assert "there is no part 'latency': there are parity, speed" in capsys.readouterr().err
 
 
 def test_nodes_are_counted_once_and_by_provider() -> None:
@@ -65,11 +72,11 @@ def test_nodes_are_counted_once_and_by_provider() -> None:
         event("copy", "MemcpyToHost", "CUDA"),
         {"cat": "Session", "name": "model_run"},
     ]
-    assert on_cuda.placed(events, "CUDAExecutionProvider") == Placement(3, {"Shape": 1}, 1)
+    assert parity.placed(events, "CUDAExecutionProvider") == Placement(3, {"Shape": 1}, 1)
 
 
 def test_document() -> None:
-    text = on_cuda.document([some_report()], FACTS)
+    text = parity.document([some_report()], FACTS)
     assert text.startswith("# NVIDIA Test 1\n")
     assert "2 graphs ran, 1 did not" in text
     assert "1 differ from the CPU by more than 0.001 (marked !). 2 Memcpy nodes in all." in text
@@ -81,8 +88,8 @@ def test_document() -> None:
 
 
 def test_files_are_named_after_the_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(on_cuda, "RESULTS", tmp_path)
-    on_cuda.save([some_report()], FACTS)
+    monkeypatch.setattr(parity, "RESULTS", tmp_path)
+    parity.save([some_report()], FACTS)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["NVIDIA-Test-1.json", "NVIDIA-Test-1.md"]
     (model,) = json.loads((tmp_path / "NVIDIA-Test-1.json").read_text())["models"]
     assert model["rows"][0]["placement"]["elsewhere"] == {"Shape": 2, "Concat": 1}
@@ -93,9 +100,11 @@ def test_on_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     lacking = on_cuda.why_no_cuda()
     if lacking:
         pytest.skip(lacking.splitlines()[0])
-    monkeypatch.setattr(on_cuda, "RESULTS", tmp_path)
-    assert on_cuda.main(["--models", "digits,shapes", "--methods", "gradient,grad-cam,lrp-eps"]) == 0
+    monkeypatch.setattr(parity, "RESULTS", tmp_path)
+    assert (
+        on_cuda.main(["--parts", "parity", "--models", "digits,shapes", "--methods", "gradient,grad-cam,lrp-eps"]) == 0
+    )
     (results,) = (json.loads(each.read_text()) for each in tmp_path.glob("*.json"))
     rows = [row for model in results["models"] for row in model["rows"]]
     assert len(rows) == 6
-    assert all(row["error"] <= on_cuda.SUSPECT and row["placement"]["memcpy"] == 0 for row in rows)
+    assert all(row["error"] <= parity.SUSPECT and row["placement"]["memcpy"] == 0 for row in rows)
