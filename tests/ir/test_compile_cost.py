@@ -15,12 +15,16 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 import onnxplain
 
 COMPILE = """
-import resource, sys, time
+import sys, time
 import onnxplain, onnxplain.compiler
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-began = time.perf_counter()
+
+def peak():  # of this program alone: getrusage counts the one that started it
+    with open("/proc/self/status") as file:
+        return next(line.split()[1] for line in file if line.startswith("VmHWM:"))
+
+before, began = peak(), time.perf_counter()
 onnxplain.compile_file(sys.argv[1], sys.argv[2], sys.argv[3])
-print(time.perf_counter() - began, before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(time.perf_counter() - began, before, peak())
 """
 
 
@@ -65,6 +69,8 @@ def transformer(path: Path, layers: int, width: int, tokens: int = 16) -> int:
 
 def cost(folder: Path, size: int, method: str) -> tuple[float, float]:
     """Seconds, and the memory that compiling takes on top of the program's own, in sizes of the model."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("the largest size of a process is read from /proc")
     command = [sys.executable, "-c", COMPILE, str(folder / "model.onnx"), str(folder / "explained.onnx"), method]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     seconds, before, peak = map(float, done.stdout.split())
@@ -75,7 +81,8 @@ def cost(folder: Path, size: int, method: str) -> tuple[float, float]:
 def test_weights_are_not_held_in_memory(tmp_path: Path, method: str) -> None:
     size = transformer(tmp_path / "model.onnx", 4, 768)
     assert size > 100e6
-    assert cost(tmp_path, size, method)[1] < 0.5
+    times = cost(tmp_path, size, method)[1]
+    assert 0 < times < 0.5
 
 
 @pytest.mark.slow
@@ -85,7 +92,7 @@ def test_a_model_of_the_size_of_vit_l(tmp_path: Path, method: str) -> None:
     assert size > 1.2e9
     seconds, times = cost(tmp_path, size, method)
     print(f"{size / 1e9:.2f} GB: {seconds:.1f} s, {times:.2f} times the model in memory")
-    assert times < 1.5
+    assert 0 < times < 1.5
     assert seconds < 10
 
 
