@@ -17,8 +17,11 @@ CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
 def compiled(model: onnx.ModelProto, method: str, preprocess: Mapping[str, Any] | None = None, **how: Any) -> Model:
-    """The compiled graph itself, in which every tensor has a shape."""
-    request = Request(method=method, runtime="portable", preprocess=preprocess, parameters=how)
+    """The compiled graph itself, in which every tensor has a shape.
+
+    It is for CUDA, for which lowering adds no convolutions of its own.
+    """
+    request = Request(method=method, runtime="cuda", preprocess=preprocess, parameters=how)
     return explained(model, request)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -126,9 +127,11 @@ def test_every_method_returns_the_same_for_every_runtime(pool: str, method: Meth
 @pytest.mark.parametrize(
     "pool", ["kernel_shape=[3,2], strides=[2,2], pads=[1,1,1,0]", "kernel_shape=[2,2], dilations=[3,2]"]
 )
-def test_so_does_a_baseline_whose_winners_are_stored(pool: str, method: str) -> None:
+def test_so_does_a_baseline_whose_winners_are_stored(tmp_path: Path, pool: str, method: str) -> None:
+    baseline = tmp_path / "baseline.npy"
+    np.save(baseline, np.random.default_rng(2).standard_normal((2, 9, 8)).astype(np.float32))
     portable, cuda = (
-        onnxplain.compile_model(network(pool), method, runtime=r, fold_baseline="yes", baseline="0.5")
+        onnxplain.compile_model(network(pool), method, runtime=r, fold_baseline="yes", baseline=str(baseline))
         for r in ("portable", "cuda")
     )
     assert foreign(portable) == []
