@@ -133,26 +133,32 @@ def _restore(model: Model, tensor: TensorProto) -> None:
 
 def _write_whole(model: Model, proto: onnx.ModelProto, file: BinaryIO) -> None:
     """Write the model with its weights inside; those that lie in a file are copied from it, never held in memory."""
-    copied: list[tuple[bytes, tuple[Path, int, int]]] = []
-    kept = onnx.GraphProto()
+    large: list[tuple[bytes, int, bytes | tuple[Path, int, int]]] = []
+    small = onnx.GraphProto()
     for tensor in proto.graph.initializer:
         whole = model.weights.resolve(tensor)
+        bare = TensorProto(name=tensor.name, dims=whole.dims, data_type=whole.data_type).SerializeToString()
         if whole.data_location == TensorProto.EXTERNAL:
-            bare = TensorProto(name=tensor.name, dims=whole.dims, data_type=whole.data_type)
-            copied.append((bare.SerializeToString(), model.weights.span(whole)))
+            span = model.weights.span(whole)
+            large.append((initializer_header(bare, span[2]), span[2], span))
+        elif whole.HasField("raw_data") and bytes_of(whole) > DETACH_ABOVE:
+            raw = whole.raw_data
+            large.append((initializer_header(bare, len(raw)), len(raw), raw))
         else:
-            kept.initializer.append(whole)
+            small.initializer.append(whole)
     del proto.graph.initializer[:]
     for tensor in stored_tensors(proto):
         _restore(model, tensor)
-    content = [proto.graph.SerializeToString(), kept.SerializeToString()]
-    heads = [initializer_header(bare, length) for bare, (_, _, length) in copied]
-    size = sum(map(len, (*content, *heads))) + sum(length for _, (_, _, length) in copied)
+    content = [proto.graph.SerializeToString(), small.SerializeToString()]
     proto.ClearField("graph")
+    size = sum(map(len, content)) + sum(len(head) + length for head, length, _ in large)
     file.writelines([proto.SerializeToString(), graph_header(size), *content])
-    for head, (_, (path, offset, length)) in zip(heads, copied, strict=True):
+    for head, _, numbers in large:
         file.write(head)
-        _copy(path, offset, length, file)
+        if isinstance(numbers, bytes):
+            file.write(numbers)
+        else:
+            _copy(*numbers, file)
 
 
 def _copy(path: Path, offset: int, length: int, data: BinaryIO) -> None:
@@ -161,7 +167,10 @@ def _copy(path: Path, offset: int, length: int, data: BinaryIO) -> None:
         while length:
             block = file.read(min(length, _COPY))
             if not block:
-                raise OnnxplainError(f"{path.name} ended before its weights were complete.")
+                raise OnnxplainError(
+                    f"{path.name} ended before its weights were complete: it changed while it was compiled.\n"
+                    "  Compile it again when nothing writes to it any more."
+                )
             data.write(block)
             length -= len(block)
 

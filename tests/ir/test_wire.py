@@ -10,7 +10,8 @@ import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from onnxplain.compiler import compile_file, compile_model
-from onnxplain.errors import BadModel
+from onnxplain.errors import BadModel, OnnxplainError
+from onnxplain.ir import save
 from onnxplain.ir.load import load
 from onnxplain.ir.wire import NotSkimmed, graph_header, initializer_header, skim
 from tests.ir.test_weights import LARGE, model, stored
@@ -105,3 +106,14 @@ def test_a_link_to_a_file_elsewhere_is_read(tmp_path: Path) -> None:
     link.symlink_to(saved(model(), tmp_path / "contents"))
     compile_file(link, tmp_path / "explained.onnx")
     assert run(tmp_path / "explained.onnx", X)["attribution"].shape == (2, 20)
+
+
+def test_a_file_that_is_cut_off_meanwhile_is_noticed(tmp_path: Path) -> None:
+    """Its size is looked at before it is copied; what ends during the copy is what is tried here."""
+    path = saved(model(), tmp_path)
+    with (tmp_path / "out").open("wb") as out, pytest.raises(OnnxplainError) as caught:
+        save._copy(path, path.stat().st_size - 10, 20, out)
+    assert str(caught.value) == (
+        "model.onnx ended before its weights were complete: it changed while it was compiled.\n"
+        "  Compile it again when nothing writes to it any more."
+    )
