@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -59,6 +59,7 @@ def explain_command(
     colormap: Annotated[str, typer.Option(help="A look-up table of Matplotlib.")] = "jet",
     alpha: Annotated[float, typer.Option(help="How much of the colour lies over the picture, 0 to 1.")] = 0.45,
     provider: o.Provider = "auto",
+    cuda: o.Cuda = None,
     threads: o.Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each map on stdout.")] = False,
 ) -> None:
@@ -91,7 +92,7 @@ def explain_command(
         sugar=sugar,
         preprocess=asked,
     )
-    explain, each = _opened(model, request, method is None, provider, threads)
+    explain, each = _opened(model, request, method is None, provider, {"threads": threads, "cuda": o.cuda(cuda)})
     how = asked or _recorded(explain) or _assumed(Preprocess())
     pictures = PictureInput.of(explain.input, explain.layout, how, o.size(size))
     failed = 0
@@ -114,7 +115,7 @@ def explain_command(
 
 
 def _opened(
-    model: Path, request: Request, unsaid: bool, provider: str, threads: int | None
+    model: Path, request: Request, unsaid: bool, provider: str, how: dict[str, Any]
 ) -> tuple[Explainer, int | None]:
     """The graph to run and the class to feed it, if it is one that is told the class.
 
@@ -127,7 +128,7 @@ def _opened(
         if str(request.target) == "input":
             raise UsageError("--target input is for programs that feed the class.\n  Give the class: --target CLASS.")
         options = {f.name: getattr(request, f.name) for f in fields(request) if f.name != "method"}
-        return Explainer(compile_model(model, request.method, **options), provider, threads=threads), None
+        return Explainer(compile_model(model, request.method, **options), provider, **how), None
     told = TARGET in metadata.inputs
     standard = Request(method=request.method, target=request.target if told else "top1")
     if replace(request, preprocess=None) != standard or not (unsaid or request.method == metadata.method):
@@ -136,10 +137,10 @@ def _opened(
             "  --method, --target and parameters are for a trained model: give that, or leave them out."
         )
     if not told:
-        return Explainer(model, provider, threads=threads), None
+        return Explainer(model, provider, **how), None
     if not str(request.target).isdecimal():
         raise UsageError(f"{model.name} is told the class by each run: give it with --target CLASS.")
-    return Explainer(model, provider, threads=threads), int(request.target)
+    return Explainer(model, provider, **how), int(request.target)
 
 
 def _recorded(explain: Explainer) -> Preprocess | None:

@@ -147,6 +147,13 @@ Provider = Annotated[
     str,
     typer.Option("--provider", metavar="auto|cuda|cpu", help="What to run on; auto is CUDA where it is to be had."),
 ]
+Cuda = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cuda", metavar="NAME=VALUE",
+        help="An option of ONNX Runtime's CUDA provider, such as use_tf32=0 or prefer_nhwc=1; may be repeated.",
+    ),
+]  # fmt: skip
 Threads = Annotated[int | None, typer.Option("--threads", help="Of the CPU, for one operator.")]
 
 
@@ -194,6 +201,15 @@ def parameters(given: list[str], sugar: Mapping[str, str | None]) -> dict[str, A
             raise UsageError(f"parameter {name!r} is given twice.")
         found[name] = value
     return found
+
+
+def cuda(given: list[str] | None) -> dict[str, str] | None:
+    """Options of the CUDA provider. Raises: UsageError for one that is malformed."""
+    pairs = [text.partition("=") for text in given or []]
+    for name, equals, value in pairs:
+        if not name or not value:
+            raise UsageError(f"--cuda takes NAME=VALUE such as use_tf32=0, not {name + equals!r}.")
+    return {name: value for name, _, value in pairs} or None
 
 
 def preprocess(

@@ -258,3 +258,25 @@ def test_photographs(tmp_path: Path) -> None:
         "man_with_bicycle": "nobody",
         "two_people_and_a_dog": "somebody",
     }
+
+
+def test_an_option_of_cuda_that_is_malformed_is_refused(folder: Path) -> None:
+    result = program("explain", folder / "explained.onnx", folder / "in", "--cuda", "use_tf32")
+    assert result.exit_code == 2
+    assert result.stderr == "UsageError: --cuda takes NAME=VALUE such as use_tf32=0, not 'use_tf32'.\n"
+
+
+def test_options_of_cuda_reach_the_session(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnxplain.runtime import explainer
+
+    asked: list[object] = []
+    opening = explainer.open_session
+
+    def noting(*args: object, cuda: object = None, **how: object) -> object:
+        asked.append(cuda)
+        return opening(*args, cuda=cuda, **how)
+
+    monkeypatch.setattr(explainer, "open_session", noting)
+    options = ["--cuda", "use_tf32=0", "--cuda", "prefer_nhwc=1", "--provider", "cpu", "-o", folder / "out"]
+    assert program("explain", folder / "explained.onnx", folder / "in", *options).exit_code == 0
+    assert asked == [{"use_tf32": "0", "prefer_nhwc": "1"}]
