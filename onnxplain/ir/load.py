@@ -93,11 +93,12 @@ def _source(proto: onnx.ModelProto, weights: WeightStore, *, sha256: str, name: 
             f"{name} is not an ONNX model: it has no graph with nodes, outputs and an opset.\n"
             "  Check that the file is an .onnx export and not weights or a checkpoint."
         )
+    refuse_garbled(proto, name)
     order(proto.graph)
     _refuse_dangling(proto.graph, name)
-    refuse_garbled(proto, name)
     for value in (*proto.graph.input, *proto.graph.output):
         refuse_untyped(value, name)
+        _free_sizes(value)
     for tensor in stored_tensors(proto):
         refuse_malformed(tensor, name)
     external = list(external_tensors(proto))
@@ -108,6 +109,13 @@ def _source(proto: onnx.ModelProto, weights: WeightStore, *, sha256: str, name: 
     given = onnx.ModelProto()
     given.CopyFrom(proto)
     return Source(proto, weights, sha256, name, bool(external), tuple(given.graph.output), given)
+
+
+def _free_sizes(value: onnx.ValueInfoProto) -> None:
+    """Some exporters write -1 where a size is chosen at run time, which ONNX leaves open instead."""
+    for dim in value.type.tensor_type.shape.dim:
+        if dim.dim_value < 0:
+            dim.ClearField("value")
 
 
 def _refuse_dangling(graph: onnx.GraphProto, name: str) -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 from tests.zoo.architectures import ZOO
 from tests.zoo.examining import METHODS, NOT_CONSERVED, Outcome, examine
 from tests.zoo.exporting import BATCHES, EXPORTERS
+from tests.zoo.test_zoo import judge
 
 HEAD = """# Which networks are explained
 
 Small networks, each true in structure to the architecture that it is named after, built with torch with seeded weights
 and batch norms that know their inputs, and exported by both of torch's exporters with a fixed and with a free batch.
-Made by `python -m tests.zoo.table docs/models.md`; `tests/zoo` holds every cell to its bound.
+Made by `python -m tests.zoo.table docs/models.md`, which holds every cell to the bounds of `tests/zoo`.
 
 The numbers are the worst of the four exports:
 
@@ -39,6 +40,8 @@ def rows() -> Iterator[str]:
         cells = []
         for method in METHODS:
             outcomes = [examine(each, exporter, batch, method) for exporter in EXPORTERS for batch in BATCHES]
+            for outcome in outcomes:
+                judge(each, method, outcome)
             cells.append(worst(outcomes))
             for reason in {o.refused.splitlines()[0] for o in outcomes if o.refused}:
                 reasons.setdefault(f"{each.name}, {method}", []).append(reason)

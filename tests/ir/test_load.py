@@ -1,0 +1,37 @@
+"""What is read as it is meant, and what is refused before anything trusts it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onnxplain.compiler import compile_file, compile_model
+from onnxplain.errors import BadModel
+from tests.running import net, run
+
+TEXT = "g (float[N,4] x) => (float[N,2] y) <float[4,2] w = {1,2,3,4,5,6,7,8}> { h = Tanh(x) y = MatMul(h, w) }"
+
+
+def test_a_size_of_minus_one_is_one_chosen_at_run_time() -> None:
+    model = net(TEXT)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = -1
+    compiled = compile_model(model)
+    assert not any(d.dim_value < 0 for v in compiled.graph.output for d in v.type.tensor_type.shape.dim)
+    x = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    np.testing.assert_array_equal(run(compiled, x)["attribution"], run(compile_model(net(TEXT)), x)["attribution"])
+
+
+def test_a_name_that_is_no_text_is_refused_wherever_it_stands(tmp_path: Path) -> None:
+    """The node without a name reads what nothing provides, and what it returns is not UTF-8."""
+    model = net(TEXT)
+    model.graph.node[0].input[0] = "nothing"
+    model.graph.node[0].output[0] = "OUTPUT"
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString().replace(b"OUTPUT", b"\xff\xfe\xfa\xfb\xfc\xfd"))
+    with pytest.raises(BadModel, match=re.escape("m.onnx is broken: its field 'output' holds what is no text.")):
+        compile_file(path, tmp_path / "c.onnx")
+    assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
