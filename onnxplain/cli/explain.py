@@ -65,8 +65,9 @@ def explain_command(
 ) -> None:
     """Explain pictures: heatmaps laid over them, raw attributions, and a line of JSON for each.
 
-    A trained model is compiled in memory first. For each picture the folder gets <name>.png, <name>.npy and an entry in
-    explanations.jsonl. A picture that cannot be read is reported, the others are explained, and the exit status is 1.
+    A trained model is compiled in memory first, for the provider that it then runs on. For each picture the folder gets
+    <name>.png, <name>.npy and an entry in explanations.jsonl. A picture that cannot be read is reported, the others are
+    explained, and the exit status is 1.
     """
     from onnxplain.runtime.images import PictureInput, find, read
     from onnxplain.runtime.overlay import check_alpha, check_colormap
@@ -122,12 +123,14 @@ def _opened(
     unsaid: whether no method was asked for.
     """
     from onnxplain.runtime.explainer import Explainer
+    from onnxplain.runtime.session import lowered_for
 
     metadata = Metadata.read({entry.key: entry.value for entry in load(model).proto.metadata_props})
     if metadata is None:
         if str(request.target) == "input":
             raise UsageError("--target input is for programs that feed the class.\n  Give the class: --target CLASS.")
         options = {f.name: getattr(request, f.name) for f in fields(request) if f.name != "method"}
+        options["runtime"] = lowered_for(provider)
         return Explainer(compile_model(model, request.method, **options), provider, **how), None
     told = TARGET in metadata.inputs
     standard = Request(method=request.method, target=request.target if told else "top1")

@@ -86,6 +86,16 @@ def _option(value: Any) -> str:
     return str(int(value)) if isinstance(value, bool) else str(value)
 
 
+def lowered_for(provider: str) -> str:
+    """What to compile a graph for that is run here and now on `provider`: a name of `compile --for`.
+
+    Where CUDA may be had and may not, the graph must suit both.
+    """
+    if provider == "auto":
+        return "portable" if CUDA in runtime().get_available_providers() else "cpu"
+    return provider if provider in CHOICES else "portable"
+
+
 def provider_of(session: Any) -> str:
     """The provider that comes first in a session, by its short name where it has one."""
     first = str(session.get_providers()[0])

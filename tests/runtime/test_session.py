@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from onnxplain.errors import BadModel, OnnxplainError, ProviderUnavailable, UsageError
-from onnxplain.runtime.session import CPU, CUDA, open_session, provider_of
+from onnxplain.runtime.session import CPU, CUDA, lowered_for, open_session, provider_of
 from tests.runtime.tiny import classifier, saved
 
 HAS_CUDA = CUDA in onnxruntime.get_available_providers()
@@ -46,6 +46,23 @@ def test_the_cpu_is_there() -> None:
 def test_auto_is_the_cpu_where_there_is_no_cuda() -> None:
     assert provider_of(open_session(classifier())) == "cpu"
     assert provider_of(open_session(classifier(), "auto")) == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("provider", "built_in", "runtime"),
+    [
+        ("cpu", [CUDA, CPU], "cpu"),
+        ("cuda", [CUDA, CPU], "cuda"),
+        ("auto", [CPU], "cpu"),
+        ("auto", [CUDA, CPU], "portable"),
+        ("DmlExecutionProvider", [CPU], "portable"),
+    ],
+)
+def test_what_runs_at_once_is_compiled_for_where_it_runs(
+    monkeypatch: pytest.MonkeyPatch, provider: str, built_in: list[str], runtime: str
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: built_in)
+    assert lowered_for(provider) == runtime
 
 
 @pytest.mark.skipif(HAS_CUDA, reason="this ONNX Runtime has CUDA")
