@@ -9,13 +9,16 @@ from onnxplain.ir.model import Model
 from onnxplain.passes.base import Pass, Refusal, Report
 
 _WINDOWED = ("Conv", "MaxPool", "AveragePool", "LpPool")
+_POOLS = ("MaxPool", "AveragePool", "LpPool")
 
 
 class ExplicitPads(Pass[Model]):
     """auto_pad, and a ConvTranspose's output_shape, become pads.
 
     Where they depend on sizes only known at run time the pass declines, and the derivative of such a node is refused
-    later. A Pad names every axis: ONNX Runtime 1.31 loses the operand `axes` when it moves a Transpose past it.
+    later. A Pad names every axis: ONNX Runtime 1.31 loses the operand `axes` when it moves a Transpose past it. A pool
+    with ceil_mode whose last window would start in the padding behind, which every runtime leaves out, says so by its
+    pads: before opset 22 ONNX's inference counts that window, and ONNX Runtime then refuses what follows.
     """
 
     def run(self, model: Model) -> Report:
@@ -23,6 +26,8 @@ class ExplicitPads(Pass[Model]):
         for node in model.graph.nodes:
             if node.op == "Pad" and not node.domain:
                 changed += _on_every_axis(model, node)
+            if node.op in _POOLS and not node.domain and node.attrs.get("auto_pad", "NOTSET") == "NOTSET":
+                changed += _without_dropped_windows(node)
             if node.op not in (*_WINDOWED, "ConvTranspose") or node.domain:
                 continue
             auto = node.attrs.get("auto_pad", "NOTSET")
@@ -54,6 +59,27 @@ def _on_every_axis(model: Model, node: gs.Node) -> int:
     node.inputs.pop(3)
     if node.inputs[-1].is_empty():
         node.inputs.pop(2)
+    return 1
+
+
+def _without_dropped_windows(node: gs.Node) -> int:
+    """Pads by which a pool with ceil_mode ends where its last window does. Returns: whether that was needed."""
+    sizes, strides, reach = _sizes(node), _strides(node), _reach(node)
+    if not node.attrs.get("ceil_mode", 0) or sizes is None:
+        return 0
+    n = len(sizes)
+    pads = list(node.attrs.get("pads", [0] * 2 * n))
+    ends, dropped = [], False
+    for size, stride, r, before, after in zip(sizes, strides, reach, pads[:n], pads[n:], strict=True):
+        last = -(-(size + before + after - r) // stride) * stride
+        if last >= size + before:
+            last, dropped = last - stride, True
+        ends.append(max(last + r - size - before, 0))
+    counts_pads = node.op == "AveragePool" and node.attrs.get("count_include_pad", 0)
+    if not dropped or counts_pads:
+        return 0
+    node.attrs["pads"] = [*pads[:n], *ends]
+    node.attrs.pop("ceil_mode")
     return 1
 
 

@@ -6,7 +6,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .geometry import pad
 from .registry import Op, operator
@@ -20,10 +19,11 @@ def per_channel(v: Tensor, x: Tensor) -> Tensor:
 def batch_normalization(op: Op, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
     if op.integer("training_mode", 0):
         raise op.refuse("training_mode 1")
-    if op.opset < 9 and not op.integer("spatial", 1):  # statistics for every activation, not only for every channel
-        mean, var, scale, bias = (v.reshape(-1) for v in (mean, var, scale, bias))
-        return F.batch_norm(x.flatten(1), mean, var, scale, bias, eps=op.real("epsilon", 1e-5)).reshape(x.shape)
-    return F.batch_norm(x, mean, var, scale, bias, eps=op.real("epsilon", 1e-5))
+    # By hand: the backward of torch 2.13's own is wrong where what comes back was permuted and the last axis has one
+    # element.
+    whole = op.opset < 9 and not op.integer("spatial", 1)  # statistics for every activation, not only every channel
+    mean, var, scale, bias = (v if whole else per_channel(v, x) for v in (mean, var, scale, bias))
+    return (x - mean) / torch.sqrt(var + op.real("epsilon", 1e-5)) * scale + bias
 
 
 def standardised(x: Tensor, axes: list[int], epsilon: float) -> Tensor:

@@ -25,6 +25,10 @@ IN_SINGLE = 3e-5
 
 TOLERANCE = 1e-4
 
+SMALLEST = 1e-3
+"""A gradient that is smaller everywhere came through a saturated function, whose slope float32 knows only as well as it
+knows the function: it is compared with this instead."""
+
 COMMON = settings(
     deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck), print_blob=False
 )
@@ -48,8 +52,8 @@ def reference(drawn: Drawn, target: int) -> np.ndarray | None:
 
 
 def _apart(a: np.ndarray, b: np.ndarray) -> float:
-    if any((not np.any(row)) for row in b):
-        return float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-30))
+    if any(np.abs(row).max() < SMALLEST for row in b):
+        return float(np.abs(a - b).max() / max(np.abs(b).max(), SMALLEST))
     return relative_error(a, b)
 
 
@@ -74,7 +78,11 @@ def check(drawn: Drawn) -> str:
     want = reference(drawn, target)
     if want is None:
         return "near a kink"
-    assert_outputs_kept(results, run(drawn.model, drawn.x))
+    try:
+        original = run(drawn.model, drawn.x)
+    except Exception as error:  # ONNX Runtime's errors have no common base but this one
+        return "the original does not run: " + type(error).__name__
+    assert_outputs_kept(results, original)
     found = results["attribution"]
     assert found.shape == want.shape
     assert _apart(found, want) <= TOLERANCE, _apart(found, want)

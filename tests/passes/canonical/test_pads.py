@@ -107,3 +107,54 @@ def test_a_pad_on_some_axes_names_all_of_them() -> None:
     assert refusals(model, ExplicitPads()) == (1, ())
     assert len(node(model, "y").inputs) == 3
     assert_unchanged(model, text, [(2, 3, 4)])
+
+
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool", "LpPool"])
+@pytest.mark.parametrize(
+    ("side", "attributes", "pads"),
+    [
+        (7, "kernel_shape=[2,2], strides=[2,2], pads=[1,1,1,1]", [1, 1, 0, 0]),
+        (6, "kernel_shape=[1,1], strides=[2,2]", [0, 0, 0, 0]),
+        (5, "kernel_shape=[2,3], strides=[3,2], pads=[1,1,1,1]", [1, 1, 0, 1]),
+    ],
+)
+def test_a_last_window_that_runtimes_leave_out_is_left_out_by_the_pads(
+    op: str, side: int, attributes: str, pads: list[int]
+) -> None:
+    """ONNX's inference before opset 22 counts that window, and what adds to the pool is then refused when loaded."""
+    if op == "AveragePool":
+        attributes += ", count_include_pad=0"
+    pool = f"p = {op}<{attributes}, ceil_mode=1>(x)"
+    text = f"g (float[N,3,{side},{side}] x) => (float[N,3,h,w] p) {{ {pool} }}"
+    model = typed(text)
+    assert refusals(model, ExplicitPads()) == (1, ())
+    assert node(model, "p").attrs["pads"] == pads
+    assert "ceil_mode" not in node(model, "p").attrs
+    assert_unchanged(model, text, [(2, 3, side, side)])
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        "MaxPool<kernel_shape=[3,3], strides=[2,2], ceil_mode=1>",  # every window starts in the input
+        "MaxPool<kernel_shape=[2,2], strides=[2,2], pads=[1,1,1,1]>",
+        "AveragePool<kernel_shape=[2,2], strides=[2,2], pads=[1,1,1,1], ceil_mode=1, count_include_pad=1>",
+    ],
+)
+def test_other_pools_keep_their_pads(pool: str) -> None:
+    model = typed(f"g (float[N,3,7,7] x) => (float[N,3,h,w] p) {{ p = {pool}(x) }}")
+    assert refusals(model, ExplicitPads()) == (0, ())
+
+
+def test_what_adds_to_such_a_pool_still_loads_in_an_older_opset() -> None:
+    a = ",".join(str(v) for v in range(16))
+    model = net(
+        f"""g (float[N,2,7,7] x) => (float[N,8] y)
+        <float[4,4] a = {{{a}}}, int64[1] axes = {{3}}, int64[2] s = {{0,-1}}> {{
+        p = MaxPool<kernel_shape=[2,2], strides=[2,2], pads=[1,1,1,1], ceil_mode=1>(x)
+        z = Add(p, a)  m = ReduceMax<keepdims=0>(z, axes)  y = Reshape(m, s) }}""",
+        opset=22,
+    )
+    x = np.random.default_rng(0).standard_normal((2, 2, 7, 7)).astype(np.float32)
+    returned = run(compile_model(model), x)
+    assert_near(returned["attribution"], gradient(model, x, returned["explained_class"]).numpy(), 1e-5)
