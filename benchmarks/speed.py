@@ -180,17 +180,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/cpu.json")
     args = parser.parse_args()
     torch.set_num_threads(2)
-    rows = []
+    rows: list[Row] = []
+    args.out.parent.mkdir(exist_ok=True, parents=True)
+    machine = {"processor": _processor(), "threads": 2, "onnxruntime": version("onnxruntime"), "batch": args.batch}
     with tempfile.TemporaryDirectory() as folder:
         for name in args.networks.split(","):
             column = list(NETWORKS).index(name)
             net, model = export(name, Path(folder))
             rows += [measured(name, column, net, model, method, args) for method in args.methods.split(";")]
-    args.out.parent.mkdir(exist_ok=True, parents=True)
-    machine = {"processor": _processor(), "threads": 2, "onnxruntime": version("onnxruntime"), "batch": args.batch}
-    args.out.write_text(json.dumps({"machine": machine, "rows": [asdict(r) for r in rows]}, indent=1) + "\n")
+            args.out.write_text(json.dumps({"machine": machine, "rows": [asdict(r) for r in rows]}, indent=1) + "\n")
+            write_page()
     print(table(rows))
-    write_page()
 
 
 def write_page() -> None:

@@ -1,0 +1,86 @@
+"""What each lowering for CPU brings, one added after the other: forward passes, and reorderings of the layout.
+
+    python benchmarks/lowering.py [--turns 3] [--runs 7] [--networks ResNet-50,MobileNetV2]
+
+Writes docs/performance.md between its markers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from unittest.mock import patch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import onnxplain  # noqa: E402
+from benchmarks.page import put  # noqa: E402
+from benchmarks.speed import export  # noqa: E402
+from onnxplain.ir.model import Model  # noqa: E402
+from onnxplain.passes.base import Pass  # noqa: E402
+from onnxplain.passes.optimise import LOWERING  # noqa: E402
+from onnxplain.runtime.measure import compare  # noqa: E402
+
+METHODS = ("gradient", "lrp-eps", "lrp-epsilon-plus")
+
+NONE = "nothing"
+STEPS = {
+    "ShareOfItself": "`y d / (y + eps)` without the sign of y",
+    "ShiftIntoBias": "stabilisers in biases",
+    "FlipUnitStride": "flipped convolutions",
+    "BlockedMasks": "masks in the blocked layout",
+    "EnterBlockedLayout": "ways back into the blocked layout",
+}
+"""Passes in the order in which they are added."""
+
+
+def variants() -> dict[str, tuple[Pass[Model], ...]]:
+    """The lowering for CPU cut down to its first steps, by the name of the last."""
+    found = {}
+    for last in (NONE, *STEPS):
+        left_out = list(STEPS)[list(STEPS).index(last) + 1 if last in STEPS else 0 :]
+        found[last] = tuple(p for p in LOWERING["cpu"] if p.name not in left_out)
+    return found
+
+
+def cell(model: Path, explained: Path, method: str, passes: tuple[Pass[Model], ...], turns: int, runs: int) -> str:
+    """Forward passes and reorderings."""
+    with patch("onnxplain.compiler.LOWERING", {**LOWERING, "cpu": passes}):
+        onnxplain.compile_file(model, explained, method, runtime="cpu")
+    found = compare(model, explained, provider="cpu", batch=1, runs=runs, turns=turns, threads=2)
+    nodes = found.explained[0].nodes
+    reorders = nodes.get("nchwc.ReorderInput", 0) + nodes.get("nchwc.ReorderOutput", 0)
+    return f"{median(found.ratios):.2f} ({reorders})"
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--networks", default="ResNet-50,MobileNetV2")
+    args = parser.parse_args()
+    names = args.networks.split(",")
+    columns = [(name, method) for name in names for method in METHODS]
+    lines = [
+        "| lowering | " + " | ".join(f"{name}, `{method}`" for name, method in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        models = {name: export(name, Path(folder))[1] for name in names}
+        for last, passes in variants().items():
+            cells = [
+                cell(models[name], Path(folder) / "explained.onnx", method, passes, args.turns, args.runs)
+                for name, method in columns
+            ]
+            lines.append(f"| {'and ' + STEPS[last] if last in STEPS else last} | " + " | ".join(cells) + " |")
+            print(lines[-1], flush=True)
+    put(ROOT / "docs/performance.md", "lowering", "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
