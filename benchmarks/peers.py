@@ -35,7 +35,11 @@ def _captum_grad_cam(net: nn.Module, image: Tensor, steps: int) -> Callable[[], 
 
 def _captum_lrp(net: nn.Module, image: Tensor, steps: int) -> Callable[[], object]:
     from captum.attr import LRP
+    from captum.attr._utils.lrp_rules import IdentityRule
 
+    for module in net.modules():
+        if isinstance(module, nn.Identity):  # Captum knows no rule for it
+            module.rule = IdentityRule()
     target = net(image).argmax(1)
     return lambda: LRP(net).attribute(image.clone().requires_grad_(), target=target)
 

@@ -150,10 +150,12 @@ def _peer(
 
 def table(rows: list[Row]) -> str:
     """Methods by networks."""
-    names = list(dict.fromkeys(row.network for row in rows))
+    names = [name for name in NETWORKS if any(row.network == name for row in rows)]
     lines = ["| method | " + " | ".join(names) + " | goals | peers |", "|---" * (len(names) + 3) + "|"]
-    for method in dict.fromkeys(row.method for row in rows):
+    for method in CASES:
         mine = {row.network: row for row in rows if row.method == method}
+        if not mine:
+            continue
         cells = [f"{mine[n].passes:.2f}" if n in mine else "" for n in names]
         goals = " · ".join(f"{mine[n].goal}" for n in names if n in mine and mine[n].goal is not None)
         every = dict.fromkeys(peer for row in mine.values() for peer in row.peers)
@@ -177,10 +179,11 @@ def main() -> None:
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--methods", default=";".join(CASES), help="separated by ;")
     parser.add_argument("--peers", action="store_true", help="Captum and zennit beside it")
+    parser.add_argument("--update", action="store_true", help="keep the results that are not measured again")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/cpu.json")
     args = parser.parse_args()
     torch.set_num_threads(2)
-    rows: list[Row] = []
+    rows = _kept(args)
     args.out.parent.mkdir(exist_ok=True, parents=True)
     machine = {"processor": _processor(), "threads": 2, "onnxruntime": version("onnxruntime"), "batch": args.batch}
     with tempfile.TemporaryDirectory() as folder:
@@ -191,6 +194,15 @@ def main() -> None:
             args.out.write_text(json.dumps({"machine": machine, "rows": [asdict(r) for r in rows]}, indent=1) + "\n")
             write_page()
     print(table(rows))
+
+
+def _kept(args: argparse.Namespace) -> list[Row]:
+    """Earlier results that are not measured again."""
+    if not args.update or not args.out.exists():
+        return []
+    again = {(n, m) for n in args.networks.split(",") for m in args.methods.split(";")}
+    rows = [Row(**row) for row in json.loads(args.out.read_text(encoding="utf-8"))["rows"]]
+    return [row for row in rows if (row.network, row.method) not in again]
 
 
 def write_page() -> None:

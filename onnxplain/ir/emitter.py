@@ -135,6 +135,16 @@ class Emitter:
         self._nodes.append(node)
         return self.wrap(node.outputs[0])
 
+    def copied(self, value: Value) -> Value:
+        """A copy of a constant that the runtime makes when it loads the graph, and that is not stored.
+
+        A sum of one: runtimes fold it, and unlike an Identity they do not take it out before.
+        """
+        name = self._unique(f"{self._scope}/Sum")
+        node = gs.Node("Sum", name, {}, [value.tensor], [gs.Variable(name, value.tensor.dtype, value.tensor.shape)])
+        self._nodes.append(node)
+        return self.wrap(node.outputs[0])
+
     def _emit(
         self, op_type: str, domain: str | None, operands: list[gs.Tensor], attrs: dict[str, Any], outputs: int
     ) -> tuple[gs.Tensor, ...]:

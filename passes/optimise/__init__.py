@@ -9,6 +9,7 @@ from onnxplain.passes.base import Pass
 from onnxplain.passes.optimise.blocked import BlockedMasks, EnterBlockedLayout
 from onnxplain.passes.optimise.convolution import FlipUnitStride
 from onnxplain.passes.optimise.dead_code import DropDeadCode
+from onnxplain.passes.optimise.loops import OwnWeights
 from onnxplain.passes.optimise.placement import CountOnDevice, WideDequantisation
 from onnxplain.passes.optimise.scatter import PlainScatter
 from onnxplain.passes.optimise.shares import ShareOfItself
@@ -19,7 +20,7 @@ _ANYWHERE = (DropDeadCode(), ShareOfItself(), DropDeadCode(), ShiftIntoBias(), D
 
 LOWERING: Mapping[str, tuple[Pass[Model], ...]] = {
     "portable": (*_ANYWHERE, PlainWinners(), PlainScatter(), DropDeadCode()),
-    "cpu": (*_ANYWHERE, FlipUnitStride(), BlockedMasks(), DropDeadCode(), EnterBlockedLayout()),
+    "cpu": (*_ANYWHERE, FlipUnitStride(), BlockedMasks(), DropDeadCode(), EnterBlockedLayout(), OwnWeights()),
     "cuda": (*_ANYWHERE, CountOnDevice(), WideDequantisation(), DropDeadCode()),
 }
 """What is done last, by the runtime that the graph is for. No rule knows of it."""

@@ -117,6 +117,24 @@ def test_a_loop_s_body_is_lowered_too() -> None:
     assert operators(lowered)["ConvTranspose"] == 0
 
 
+def test_a_loop_s_body_has_its_weights_for_itself_and_the_file_has_them_once() -> None:
+    """ONNX Runtime blocks the layout of convolutions whose weights are constants of the same graph."""
+    model = conv("pads=[1,1,1,1]", "64,9,8", "64,64,3,3")
+    lowered = compile_model(model, "integrated-gradients", runtime="cpu", steps=4)
+    (loop,) = (node for node in lowered.graph.node if node.op_type == "Loop")
+    body = next(a.g for a in loop.attribute if a.name == "body")
+    made = {name for node in body.node for name in node.output}
+    convolutions = [node for node in body.node if node.op_type == "Conv"]
+    assert len(convolutions) >= 2
+    assert all(set(node.input[1:]) <= made for node in convolutions)
+    assert not body.initializer
+    assert lowered.ByteSize() < 1.1 * model.ByteSize() + 20_000
+    elsewhere = compile_model(model, "integrated-gradients", runtime="portable", steps=4)
+    assert operators(elsewhere)["Sum"] == 0
+    images = np.random.default_rng(1).standard_normal((2, 64, 9, 8)).astype(np.float32)
+    assert close(run(lowered, images)["attribution"], run(elsewhere, images)["attribution"])
+
+
 def test_for_cuda_a_path_has_no_loop() -> None:
     model = conv("pads=[1,1,1,1]", "3,9,8", "4,3,3,3")
     assert operators(compile_model(model, "integrated-gradients", runtime="cuda", steps=4))["Loop"] == 0
