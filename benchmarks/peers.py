@@ -38,7 +38,7 @@ def _captum_lrp(net: nn.Module, image: Tensor, steps: int) -> Callable[[], objec
     from captum.attr._utils.lrp_rules import IdentityRule
 
     for module in net.modules():
-        if isinstance(module, nn.Identity):  # Captum knows no rule for it
+        if isinstance(module, nn.Identity | nn.Flatten):  # Captum knows no rule for these
             module.rule = IdentityRule()
     target = net(image).argmax(1)
     return lambda: LRP(net).attribute(image.clone().requires_grad_(), target=target)
