@@ -70,6 +70,7 @@ def load(model: str | Path | onnx.ModelProto) -> Source:
             f"{path.name} is not an ONNX model, or it is truncated: its {path.stat().st_size} bytes do not parse.\n"
             "  Check that the download is complete and that the file is an .onnx export."
         ) from None
+    refuse_garbled(proto, path.name)
     weights = WeightStore(path.parent)
     weights.leave(proto, path, kept)
     return _source(proto, weights, sha256=digest, name=path.name)

@@ -51,7 +51,13 @@ class WeightStore:
         for tensor in model.graph.initializer:
             key = location_of(tensor)
             if key.startswith(STUB):
-                place = kept[int(key.removeprefix(STUB))]
+                number = key.removeprefix(STUB)
+                if not number.isdecimal() or int(number) >= len(kept):
+                    raise BadModel(
+                        f"{file.name} is broken: the data of weight {tensor.name!r} is said to lie in {key!r}, which "
+                        "is no file name.\n  Export the model again."
+                    )
+                place = kept[int(number)]
                 there = TensorProto(dims=tensor.dims, data_type=tensor.data_type, data_location=TensorProto.EXTERNAL)
                 entries = {"location": _HERE, "offset": str(place.offset), "length": str(place.length)}
                 for name, value in entries.items():

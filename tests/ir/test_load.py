@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from onnxplain.compiler import compile_file, compile_model
 from onnxplain.errors import BadModel
+from onnxplain.ir.weights import STUB
 from tests.running import net, run
 
 TEXT = "g (float[N,4] x) => (float[N,2] y) <float[4,2] w = {1,2,3,4,5,6,7,8}> { h = Tanh(x) y = MatMul(h, w) }"
@@ -35,3 +37,27 @@ def test_a_name_that_is_no_text_is_refused_wherever_it_stands(tmp_path: Path) ->
     with pytest.raises(BadModel, match=re.escape("m.onnx is broken: its field 'output' holds what is no text.")):
         compile_file(path, tmp_path / "c.onnx")
     assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
+
+
+@pytest.mark.parametrize("given", ["0", "7", "x", ""])
+def test_a_weight_that_names_no_file_but_a_place_of_the_compilers_own_is_refused(tmp_path: Path, given: str) -> None:
+    model = net(TEXT)
+    weight = model.graph.initializer[0]
+    weight.ClearField("float_data")
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value=STUB + given)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    for source in (path, model):
+        with pytest.raises(BadModel, match=r"is broken|is no file|missing|cannot be"):
+            compile_model(source)
+
+
+def test_a_location_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    model = net(TEXT)
+    model.graph.initializer[0].external_data.add(key="location", value="LOCATION")
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString().replace(b"LOCATION", b"\xff\xfe\xfa\xfb\xfc\xfd\xff\xff"))
+    with pytest.raises(BadModel, match="holds what is no text"):
+        compile_model(path)
