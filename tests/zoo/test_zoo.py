@@ -67,11 +67,14 @@ def test_the_whole_matrix(each: Architecture, exporter: str, batch: str, method:
 ATTENTION = ("vit", "deit", "maxvit")
 """Their attention is one call, which the exporter spells out from opset 14 on."""
 
+NOT_IN_9 = ("swin-v1", "swin-v2")
+"""What torch's exporter itself refuses to write in opset 9: padding and rolling by amounts that it does not know."""
+
 OLD = [
     (z, opset)
     for z in ZOO
     for opset in ((14,) if z.name in ATTENTION else (9, 13))
-    if (z.name, opset) != ("swin-v2", 9)
+    if opset > 9 or z.name not in NOT_IN_9
 ]
 
 
