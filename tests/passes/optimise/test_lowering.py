@@ -135,6 +135,19 @@ def test_a_loop_s_body_has_its_weights_for_itself_and_the_file_has_them_once() -
     assert close(run(lowered, images)["attribution"], run(elsewhere, images)["attribution"])
 
 
+def test_a_loop_that_the_model_brings_keeps_its_weights_where_they_are() -> None:
+    model = net("""
+        g (float[1,2,4,4] x) => (float[1,2] y, float[1,2,4,4] z)
+        <int64 n = {2}, bool go = {1}, float[2,2,1,1] w = {1,2,3,4}> {
+            z = Loop(n, go, x) <body = inside (int64 i, bool c, float[1,2,4,4] s) => (bool d, float[1,2,4,4] t) {
+                d = Identity(c)  t = Conv(s, w) }>
+            m = GlobalAveragePool(x)  y = Flatten(m) }
+    """)
+    lowered = compile_model(model, "gradient", runtime="cpu", output="y")
+    assert operators(lowered)["Conv"] == 1
+    assert operators(lowered)["Sum"] == 0
+
+
 def test_for_cuda_a_path_has_no_loop() -> None:
     model = conv("pads=[1,1,1,1]", "3,9,8", "4,3,3,3")
     assert operators(compile_model(model, "integrated-gradients", runtime="cuda", steps=4))["Loop"] == 0
