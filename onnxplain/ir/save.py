@@ -100,7 +100,8 @@ def _hoist(graph: onnx.GraphProto) -> None:
     """Constants of the loop bodies made here become the main graph's, where they are stored once.
 
     graphsurgeon writes a constant into each graph that reads it, and notes the types of outer tensors in bodies, where
-    they do not belong. Bodies that the model brought are left alone: equal names in two of them may differ in value.
+    they do not belong; those of a body's own tensors stay, since runtimes do not infer all of them there. Bodies that
+    the model brought are left alone: equal names in two of them may differ in value.
     """
     known = {tensor.name for tensor in graph.initializer}
     attributes = [a for node in graph.node for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
@@ -110,7 +111,10 @@ def _hoist(graph: onnx.GraphProto) -> None:
                 known.add(tensor.name)
                 graph.initializer.add().CopyFrom(tensor)
         del body.initializer[:]
+        made = {name for node in body.node for name in node.output}
+        inside = [value for value in body.value_info if value.name in made]
         del body.value_info[:]
+        body.value_info.extend(inside)
 
 
 def _size(model: Model, proto: onnx.ModelProto) -> int:

@@ -137,11 +137,12 @@ class Study:
         """
         g, x = self.g, self.x
         times, rest = points.shape[0], g.shape(x, 1)
-        stacked = g.named(g.reshape(points, g.concat([g.ints([-1]), rest], axis=0)), [None, *x.shape[1:]])
-        if times == 1:
-            stacked = g.named(stacked, x.shape)
         if not isinstance(times, int):
             raise ValueError("the number of points must be known")
+        if times == 1:  # without a Reshape the runtime sees that the batch is the input's own
+            stacked = g.named(g.squeeze(points, [0]), x.shape)
+        else:
+            stacked = g.named(g.reshape(points, g.concat([g.ints([-1]), rest], axis=0)), [None, *x.shape[1:]])
         seed = self.target.seed if times == 1 else g.op("Tile", self.target.seed, g.ints([times, 1]))
         stacked = g.cast(stacked, x)
         other = twin(g, self.trace, stacked, "path")
@@ -153,6 +154,8 @@ class Study:
             with g.body():
                 attribute(self)
             raise
+        if times == 1:
+            return g.unsqueeze(found, [0])
         return g.reshape(found, g.concat([g.ints([times, -1]), rest], axis=0))
 
     def reference(self, baseline: Value) -> Twin:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -10,7 +11,7 @@ import onnxruntime as ort
 import pytest
 
 from onnxplain.compiler import compile_model
-from onnxplain.runtime.measure import count
+from onnxplain.runtime.measure import count, nodes_of
 from tests.catalogue import SPECIMENS, Specimen, parameters
 from tests.running import Array, net, run
 
@@ -133,6 +134,24 @@ def test_a_loop_s_body_has_its_weights_for_itself_and_the_file_has_them_once() -
     assert operators(elsewhere)["Sum"] == 0
     images = np.random.default_rng(1).standard_normal((2, 64, 9, 8)).astype(np.float32)
     assert close(run(lowered, images)["attribution"], run(elsewhere, images)["attribution"])
+
+
+def test_a_loop_s_body_stays_in_the_blocked_layout_whatever_the_batch_is_called(tmp_path: Path) -> None:
+    """The runtime joins two blocked tensors only where it knows that their batches are one."""
+    layers = " ".join(
+        f"c{i} = Conv<pads=[1,1,1,1]>({'x' if not i else f'r{i - 1}'}, w) r{i} = Relu(c{i})" for i in range(4)
+    )
+    found = []
+    for batch in ("N", "2"):
+        model = net(f"""
+            g (float[{batch},16,8,8] x) => (float[{batch},16] y) <float[16,16,3,3] w = {{{numbers("16,16,3,3")}}}>
+            {{ {layers} m = GlobalAveragePool(r3) y = Flatten(m) }}
+        """)
+        path = tmp_path / f"{batch}.onnx"
+        onnx.save(compile_model(model, "integrated-gradients", runtime="cpu", steps=4), path)
+        nodes = nodes_of(str(path), "cpu")[1]
+        found.append(nodes.get("nchwc.ReorderInput", 0) + nodes.get("nchwc.ReorderOutput", 0))
+    assert 0 < found[0] <= found[1] + 1  # one for the Shape that says how large the batch is
 
 
 def test_a_loop_that_the_model_brings_keeps_its_weights_where_they_are() -> None:
