@@ -14,13 +14,22 @@ from onnxplain.passes.optimise.placement import CountOnDevice, WideDequantisatio
 from onnxplain.passes.optimise.scatter import PlainScatter
 from onnxplain.passes.optimise.shares import ShareOfItself
 from onnxplain.passes.optimise.shifts import ShiftIntoBias
+from onnxplain.passes.optimise.strides import DepthwiseStrides
 from onnxplain.passes.optimise.winners import PlainWinners
 
 _ANYWHERE = (DropDeadCode(), ShareOfItself(), DropDeadCode(), ShiftIntoBias(), DropDeadCode())
 
 LOWERING: Mapping[str, tuple[Pass[Model], ...]] = {
     "portable": (*_ANYWHERE, PlainWinners(), PlainScatter(), DropDeadCode()),
-    "cpu": (*_ANYWHERE, FlipUnitStride(), BlockedMasks(), DropDeadCode(), EnterBlockedLayout(), OwnWeights()),
+    "cpu": (
+        *_ANYWHERE,
+        FlipUnitStride(),
+        DepthwiseStrides(),
+        BlockedMasks(),
+        DropDeadCode(),
+        EnterBlockedLayout(),
+        OwnWeights(),
+    ),
     "cuda": (*_ANYWHERE, CountOnDevice(), WideDequantisation(), DropDeadCode()),
 }
 """What is done last, by the runtime that the graph is for. No rule knows of it."""

@@ -29,7 +29,8 @@ class BlockedMasks(NodeRewrite):
     """Where the output y of a ReLU or Clip is compared with a constant, a HardSigmoid so steep that it is a step.
 
     Greater, Less and Cast leave the blocked layout. The slope is a power of two, so y - c is exact: the step is right
-    for y = c and for every normal float32 (2^127 times the smallest is 2). Halves and doubles are left alone.
+    for y = c and for every normal float32 (2^127 times the smallest is 2). A mask of 0 < y < c, as behind a ReLU6, is
+    exact for all y from 2^-121. Halves and doubles are left alone.
     """
 
     def rewrite(self, g: Builder, node: gs.Node) -> Value | str | None:
@@ -42,6 +43,9 @@ class BlockedMasks(NodeRewrite):
             return None
         if node.outputs[0].dtype != np.float32 or any(part.inputs[0].dtype != np.float32 for part in parts):
             return f"it is of {parts[0].inputs[0].dtype}"
+        window = _window(g, parts)
+        if window is not None:
+            return window
         steps = [_step(g, part) for part in parts]
         if any(step is None for step in steps):
             return "what it compares is not the output of a ReLU or Clip with a constant"
@@ -96,21 +100,54 @@ def _is_blocked(node: gs.Node, blocked: set[str]) -> bool:
 def _same_blocks(node: gs.Node) -> bool:
     """Operands of one shape (N, C, H, W), the channels in whole blocks, float32."""
     shapes = [tuple(t.shape) if t.shape is not None else () for t in node.inputs]
-    return (
-        len(set(shapes)) == 1
-        and len(shapes[0]) == 4
-        and _whole_blocks(shapes[0][1])
-        and all(t.dtype == np.float32 and not isinstance(t, gs.Constant) for t in node.inputs)
-    )
+    return len(set(shapes)) == 1 and all(_in_blocks(t) for t in node.inputs)
+
+
+def _in_blocks(tensor: gs.Tensor) -> bool:
+    """Computed, (N, C, H, W), the channels in whole blocks, float32."""
+    shape = tuple(tensor.shape) if tensor.shape is not None else ()
+    computed = tensor.dtype == np.float32 and not isinstance(tensor, gs.Constant)
+    return computed and len(shape) == 4 and _whole_blocks(shape[1])
 
 
 def _whole_blocks(channels: object) -> bool:
     return isinstance(channels, int) and channels % _BLOCK == 0
 
 
-def _through_convolution(g: Builder, x: Value) -> Value:
+def _through_convolution(g: Builder, x: Value, scale: float = 1.0) -> Value:
     channels = int(x.shape[1] or 0)
-    return g.op("Conv", x, g.constant(np.ones((channels, 1, 1, 1), np.float32)), group=channels)
+    return g.op("Conv", x, g.constant(np.full((channels, 1, 1, 1), scale, np.float32)), group=channels)
+
+
+def _window(g: Builder, comparisons: list[gs.Node]) -> Value | None:
+    """0 < y < c as numbers, for a y between 0 and c: the step of a function that is zero at both ends alone.
+
+    HardSwish(x) = x min(max(x / 6 + 1/2, 0), 1) at x = -3 y / c is such a function, and the runtime computes it within
+    the convolution that scales y. Two operators instead of two steps and their product.
+    """
+    if len(comparisons) != 2 or {part.op for part in comparisons} != {"Greater", "Less"}:
+        return None
+    (y, low), (same, high) = (part.inputs for part in sorted(comparisons, key=lambda part: str(part.op)))
+    if y is not same or not y.inputs or y.inputs[0].op != "Clip" or not _in_blocks(y):
+        return None
+    if not all(isinstance(t, gs.Constant) and t.values.size == 1 for t in (low, high)):
+        return None
+    top = np.float32(high.values.reshape(()))
+    if float(low.values.reshape(())) != 0 or not _ends_at(top):
+        return None
+    inside = g.op("HardSwish", _through_convolution(g, g.wrap(y), -3 / float(top)))
+    return g.op("HardSigmoid", inside, alpha=-_STEEPEST, beta=0.0)
+
+
+def _ends_at(top: np.float32) -> bool:
+    """Whether HardSwish(-3 y / top) is zero at y = top, and not at the number before it, however it is rounded."""
+    if not 0 < top <= _LARGEST_BOUND:
+        return False
+    scale, slope = np.float32(-3 / float(top)), np.float32(1 / 6)
+    at, before = (float(scale * y) for y in (top, np.nextafter(top, np.float32(0))))
+    rounded = [np.float32(slope * np.float32(x)) + np.float32(0.5) for x in (at, before)]
+    fused = [float(slope) * x + 0.5 for x in (at, before)]
+    return all(end <= 0 < last for end, last in (rounded, fused))
 
 
 def _step(g: Builder, comparison: gs.Node) -> Value | None:

@@ -106,6 +106,31 @@ def test_a_steep_step_is_exact_at_zero_and_at_the_smallest_normal_number() -> No
         assert run(lowered, x)["attribution"][0, index] == slope
 
 
+def clipped(channels: int, top: float) -> onnx.ModelProto:
+    """A Clip from zero; the scores are the channels' sums."""
+    return net(
+        f"""
+        g (float[N,{channels},2,8] x) => (float[N,{channels}] y) <float low = {{0}}, float high = {{{top}}}>
+        {{ r = Clip(x, low, high)  s = ReduceSum<keepdims=1, noop_with_empty_axes=0>(r, a)  y = Flatten(s) }}
+    """.replace("float low", "int64[2] a = {2,3}, float low")
+    )
+
+
+@pytest.mark.parametrize("top", [6.0, 1.0, 3.0, 20.0, 7.6])
+def test_a_mask_between_two_bounds_is_exact_at_both(top: float) -> None:
+    """For a top at which HardSwish ends however it is rounded, and for one at which it may not."""
+    model = clipped(16, top)
+    lowered = compile_model(model, "gradient", runtime="cpu", target=3)
+    assert operators(lowered)["HardSwish"] == (top != 7.6)
+    end = np.float32(top)
+    row = np.array(
+        [0, -1, 2**-121, end, np.nextafter(end, np.float32(0)), np.nextafter(end, np.float32(99)), top / 2, 99]
+    )
+    x = np.zeros((1, 16, 2, 8), np.float32)
+    x[0, 3, 1] = row
+    np.testing.assert_array_equal(run(lowered, x)["attribution"][0, 3, 1], [0, 0, 1, 0, 1, 0, 1, 0])
+
+
 def test_the_file_holds_the_weights_once_whatever_the_runtime() -> None:
     model = conv("pads=[1,1,1,1]", "64,9,8", "64,64,3,3")
     sizes = [compile_model(model, "gradient", runtime=r).ByteSize() for r in ("portable", "cpu", "cuda")]

@@ -1,0 +1,68 @@
+"""Strided transposed convolutions of each channel by itself, as repeated elements and a convolution of stride 1."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onnxplain.passes.optimise.strides import DepthwiseStrides
+from tests.passes.graphs import assert_unchanged, operators, refusals, typed
+
+
+def graph(attributes: str, filters: str = "3,1,3,3", values: str = "", x: str = "N,3,5,4") -> str:
+    size = int(np.prod([int(d) for d in filters.split(",")]))
+    given = values or ",".join(f"{v:.3f}" for v in np.random.default_rng(1).standard_normal(size))
+    return f"""g (float[{x}] x) => (float[N,3,A,B] y) <float[{filters}] w = {{{given}}}>
+               {{ y = ConvTranspose<{attributes}>(x, w) }}"""
+
+
+@pytest.mark.parametrize(
+    ("attributes", "filters"),
+    [
+        ("group=3, strides=[2,2], pads=[1,1,1,1], output_padding=[1,1]", "3,1,3,3"),
+        ("group=3, strides=[2,2], pads=[1,1,1,1]", "3,1,3,3"),
+        ("group=3, strides=[2,2]", "3,1,3,3"),
+        ("group=3, strides=[2,1], pads=[0,1,1,0]", "3,1,3,2"),
+        ("group=3, strides=[3,2], dilations=[2,1], pads=[2,1,0,1], output_padding=[2,0]", "3,1,3,3"),
+        ("group=3, strides=[2,2], output_padding=[1,1]", "3,1,1,1"),
+        ("group=3, strides=[4,4], pads=[1,1,1,1]", "3,1,7,7"),
+    ],
+)
+def test_zeros_are_written_between_the_elements(attributes: str, filters: str) -> None:
+    model = typed(graph(attributes, filters))
+    assert refusals(model, DepthwiseStrides()) == (1, ())
+    assert "ConvTranspose" not in operators(model)
+    assert_unchanged(model, graph(attributes, filters), [(1, 3, 5, 4), (2, 3, 5, 4)])
+
+
+def test_the_derivative_of_a_mean_over_windows_side_by_side_is_a_repetition() -> None:
+    text = graph("group=3, strides=[2,3]", "3,1,2,3", ",".join(["1"] * 18))
+    model = typed(text)
+    assert refusals(model, DepthwiseStrides()) == (1, ())
+    assert operators(model) == ["Resize"]
+    assert_unchanged(model, text, [(2, 3, 5, 4)])
+
+
+@pytest.mark.parametrize(
+    ("attributes", "filters", "x", "why"),
+    [
+        (
+            "strides=[2,2]",
+            "3,3,2,2",
+            "N,3,5,4",
+            "it is no convolution of each channel by itself, over two axes, in single",
+        ),
+        ("group=3, strides=[2,2]", "3,1,1,1", "N,3,5,4", "it crops more than its filters reach"),
+        ("group=3, strides=[2,2], pads=[3,3,3,3]", "3,1,3,3", "N,3,5,4", "it crops more than its filters reach"),
+        ("group=3, strides=[2,2]", "3,1,3,3", "N,3,H,4", "its sizes are not known"),
+    ],
+)
+def test_elsewhere_it_stays(attributes: str, filters: str, x: str, why: str) -> None:
+    model = typed(graph(attributes, filters, x=x))
+    changed, declined = refusals(model, DepthwiseStrides())
+    assert changed == 0
+    assert [r.why.startswith(why) for r in declined] == [True]
+
+
+def test_a_stride_of_one_is_not_looked_at() -> None:
+    assert refusals(typed(graph("group=3")), DepthwiseStrides()) == (0, ())
