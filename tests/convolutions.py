@@ -46,7 +46,7 @@ def convolution_passes(model: Model) -> tuple[float, float]:
                 firsts.add(node.name)
             everything += cost
             forward += cost * own
-            if (node.name if own else node.name.removeprefix("onnxplain/").rpartition("/")[0]) in firsts:
+            if node.name in firsts or any(node.name.startswith(f"onnxplain/{first}/") for first in firsts):
                 at_first += cost
                 first_forward += cost * own
             behind = True

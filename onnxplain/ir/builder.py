@@ -72,6 +72,12 @@ class Builder(Emitter):
         """max(x, 0)."""
         return self.op("Relu", x)
 
+    def bent(self, x: Value, slope: float) -> Value:
+        """x where it is positive, slope x elsewhere."""
+        if x.dtype == np.float64:  # runtimes have no LeakyRelu for it
+            return self.where(x > 0, x, x * slope)
+        return self.op("LeakyRelu", x, alpha=float(slope))
+
     def negative_part(self, x: Value) -> Value:
         """min(x, 0), the part of x that is not positive."""
         return self.op("Min", x, self.constant(0, x.dtype))

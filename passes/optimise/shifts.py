@@ -15,20 +15,38 @@ _WITH_BIAS = frozenset({"Conv", "ConvTranspose"})
 class ShiftIntoBias(NodeRewrite):
     """A stabiliser added to a convolution that nothing else reads: the sums of positive terms in z+ and in gamma.
 
-    Through a ReLU as well: max(z, 0) + c = max(z + c, c), which the runtime computes within the convolution.
+    Through a ReLU as well: max(z, 0) + c = max(z + c, c), which the runtime computes within the convolution; and through
+    a sum: (s + z) + c = s + (z + c).
     """
 
     def rewrite(self, g: Builder, node: gs.Node) -> Value | str | None:
         if node.op != "Add":
             return None
         for tensor, other in (node.inputs, node.inputs[::-1]):
-            z = _before_relu(tensor)
-            if z.inputs and z.inputs[0].op in _WITH_BIAS and g.wrap(other).is_constant:
-                if len(z.outputs) != 1 or len(tensor.outputs) != 1:
+            if not g.wrap(other).is_constant:
+                continue
+            rest, term = _summands(tensor)
+            z = _before_relu(term)
+            if z.inputs and z.inputs[0].op in _WITH_BIAS:
+                if any(len(t.outputs) != 1 for t in (z, term, tensor)):
                     return "others read the convolution as it is"
                 moved = _shifted(g, z.inputs[0], g.wrap(other))
-                return moved if z is tensor or not isinstance(moved, Value) else g.op("Clip", moved, _number(g, other))
+                if not isinstance(moved, Value):
+                    return moved
+                moved = moved if z is term else g.op("Clip", moved, _number(g, other))
+                return moved if rest is None else g.wrap(rest) + moved
         return None
+
+
+def _summands(tensor: gs.Tensor) -> tuple[gs.Tensor | None, gs.Tensor]:
+    """What is added to a convolution, None if nothing is, and that convolution, a ReLU behind it included."""
+    maker = tensor.inputs[0] if tensor.inputs else None
+    if maker is not None and maker.op == "Add":
+        for rest, term in (maker.inputs, maker.inputs[::-1]):
+            z = _before_relu(term)
+            if z.inputs and z.inputs[0].op in _WITH_BIAS and len(z.outputs) == len(term.outputs) == 1:
+                return rest, term
+    return None, tensor
 
 
 def _before_relu(tensor: gs.Tensor) -> gs.Tensor:

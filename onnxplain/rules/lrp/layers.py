@@ -61,7 +61,7 @@ def z_plus(eps: float = 1e-6, bias: bool = True) -> Rule:
     def rule(g: Builder, s: Site, r: Value) -> Flows:
         a = Affine(g, s)
         c = r / g.stabilise(_positive_sum(a, bias), eps, nonnegative=True)
-        return a.flows(_back(a, c, a.w_positive, a.w_negative))
+        return a.flows(_back(a, (c, a.w_positive, a.w_negative)))
 
     return rule
 
@@ -80,13 +80,14 @@ def gamma(value: float = 0.25, eps: float = 1e-6) -> Rule:
             b = None if a.b is None else a.b + value * g.relu(a.b)
             z = g.relu(a.forward(a.x, favouring, b))
             return a.flows(a.x * a.back(r / g.stabilise(z, eps, nonnegative=True), favouring))
-        p = _positive_sum(a)
+        p = _positive_sum(a, times=value)
         if s.facts.rectified:
-            z = g.stabilise(a.y + value * p, eps, nonnegative=True)
-            return a.flows(_back(a, r / z, favouring, disfavouring))
-        c_up = g.where(s.y > 0, r / g.stabilise(s.y + value * p, eps), 0)
-        c_down = g.where(s.y < 0, r / g.stabilise(s.y + value * (s.y - p), eps), 0)
-        return a.flows(_back(a, c_up, favouring, disfavouring) + _back(a, c_down, disfavouring, favouring))
+            c = r / g.stabilise(a.y + p, eps, nonnegative=True)
+            return a.flows(_back(a, (c, favouring, disfavouring)))
+        # n = y - p, so y + gamma n is -((1 + gamma) |y| + gamma p) where y < 0: both denominators in one.
+        c = r / g.stabilise(g.bent(s.y, -(1 + value)) + p, eps, nonnegative=True)
+        up, down = c * g.mask(s.y > 0, c), c * g.mask(s.y < 0, c)
+        return a.flows(_back(a, (up, favouring, disfavouring), (down, -disfavouring, -favouring)))
 
     return rule
 
@@ -100,36 +101,39 @@ def alpha_beta(alpha: float, beta: float, eps: float = 1e-6, bias: bool = True, 
 
     def rule(g: Builder, s: Site, r: Value) -> Flows:
         a = Affine(g, s)
-        p, n = _positive_sum(a, bias and not whole_bias), _negative_sum(a, bias and not whole_bias)
+        partly = bias and not whole_bias
+        up, down = _positive_sum(a, partly), _size_of_negative_sum(a, partly)
         b = a.bias_like(s.y) if whole_bias else None
-        up, down = (p, g.relu(-n)) if b is None else (p + b, -(n + b))
-        c = alpha * r / g.stabilise(up, eps, nonnegative=b is None)
-        relevance = _back(a, c, a.w_positive, a.w_negative)
+        if b is not None:
+            up, down = up + b, down - b
+        terms = [(alpha * r / g.stabilise(up, eps, nonnegative=b is None), a.w_positive, a.w_negative)]
         if beta:
-            c = beta * r / g.stabilise(down, eps, nonnegative=b is None)
-            relevance = relevance + _back(a, c, a.w_negative, a.w_positive)
-        return a.flows(relevance)
+            # Both c and weights are those of -n, so the sign that beta's term has is the weights' own.
+            terms.append((beta * r / g.stabilise(down, eps, nonnegative=b is None), a.w_negative, a.w_positive))
+        return a.flows(_back(a, *terms))
 
     return rule
 
 
-def _positive_sum(a: Affine, bias: bool = True) -> Value:
-    """p = x+ w+ + x- w- + b+."""
-    b = a.g.relu(a.b) if bias and a.b is not None else None
-    p = a.forward(a.x_positive, a.w_positive, b)
-    return p if a.x_negative is None else p + a.forward(a.x_negative, a.w_negative)
+def _positive_sum(a: Affine, bias: bool = True, times: float = 1.0) -> Value:
+    """p = x+ w+ + x- w- + b+, or so many times as much."""
+    b = a.g.relu(a.b) * times if bias and a.b is not None else None
+    p = a.forward(a.x_positive, a.w_positive * times, b)
+    return p if a.x_negative is None else p + a.forward(a.x_negative, a.w_negative * times)
 
 
-def _negative_sum(a: Affine, bias: bool = True) -> Value:
-    """n = x+ w- + x- w+ + b-: what the positive sum leaves of y, where that may be used."""
+def _size_of_negative_sum(a: Affine, bias: bool = True) -> Value:
+    """-n = -(x+ w- + x- w+ + b-): by how much y falls short of the positive sum, where that may be used."""
     if a.site.facts.analysed:
-        return (a.site.y if bias else a.without_bias(a.site.y)) - _positive_sum(a, bias)
+        return a.g.relu(_positive_sum(a, bias) - (a.site.y if bias else a.without_bias(a.site.y)))
     b = a.g.negative_part(a.b) if bias and a.b is not None else None
     n = a.forward(a.x_positive, a.w_negative, b)
-    return n if a.x_negative is None else n + a.forward(a.x_negative, a.w_positive)
+    return a.g.relu(-(n if a.x_negative is None else n + a.forward(a.x_negative, a.w_positive)))
 
 
-def _back(a: Affine, c: Value, w: Value, w_of_negative: Value) -> Value:
-    """x+ w^T c + x- w_of_negative^T c."""
-    relevance = a.x_positive * a.back(c, w)
-    return relevance if a.x_negative is None else relevance + a.x_negative * a.back(c, w_of_negative)
+def _back(a: Affine, *terms: tuple[Value, Value, Value]) -> Value:
+    """The sum over (c, w, v) of x+ w^T c + x- v^T c."""
+    relevance = a.x_positive * a.g.total([a.back(c, w) for c, w, _ in terms])
+    if a.x_negative is None:
+        return relevance
+    return relevance + a.x_negative * a.g.total([a.back(c, v) for c, _, v in terms])

@@ -11,6 +11,10 @@ from tests.passes.graphs import assert_unchanged, node, operators, refusals, typ
 W = "float[4,3,1,1] w = {1,2,3, -4,5,6, 7,8,9, -1,0,1}"
 
 
+EXP = ["Exp", "ReduceMax", "Conv", "Add"]
+V = ", float[4,3,1,1] v = {3,2,1, 4,5,6, 7,8,9, -1,0,1}"
+
+
 def graph(body: str, more: str = "") -> str:
     return f"g (float[N,3,5,5] x) => (float[N,4,A,B] y) <{W}, float c = {{0.25}}{more}> {{ {body} }}"
 
@@ -24,6 +28,13 @@ def graph(body: str, more: str = "") -> str:
         ("z = Conv(x, w) y = Add(z, k)", ", float[1,1,1,1] k = {-2}", ["Conv"]),
         ("z = Conv(x, w) r = Relu(z) y = Add(r, c)", "", ["Conv", "Clip"]),
         ("z = Conv(x, w) r = Relu(z) y = Add(r, k)", ", float[1] k = {-2}", ["Conv", "Clip"]),
+        ("s = Exp(x) m = ReduceMax(s) z = Conv(x, w) t = Add(m, z) y = Add(t, c)", "", EXP),
+        (
+            "s = Exp(x) m = ReduceMax(s) z = Conv(x, w) r = Relu(z) t = Add(r, m) y = Add(c, t)",
+            "",
+            [*EXP[:3], "Clip", "Add"],
+        ),
+        ("z = Conv(x, w) m = Conv(x, v) t = Add(z, m) y = Add(t, c)", V, ["Conv", "Conv", "Add"]),
     ],
 )
 def test_a_number_joins_the_bias(body: str, more: str, left: list[str]) -> None:
@@ -50,6 +61,11 @@ def test_a_transposed_convolution_has_a_bias_too() -> None:
         ("z = Conv(x, w) a = Abs(z) b = Add(z, c) y = Mul(a, b)", "", "others read the convolution as it is"),
         ("z = Conv(x, w) r = Relu(z) b = Add(r, c) y = Mul(r, b)", "", "others read the convolution as it is"),
         ("z = Conv(x, w) r = Relu(z) b = Add(r, c) y = Mul(z, b)", "", "others read the convolution as it is"),
+        (
+            "z = Conv(x, w) m = ReduceMax(x) t = Add(z, m) b = Add(t, c) y = Mul(b, t)",
+            "",
+            "others read the convolution as it is",
+        ),
         ("z = Conv(x, w) y = Add(z, k)", ", float[4,1,1] k = {1,2,3,4}", "what it adds is not one number"),
         ("z = Conv(x, w) y = Add(z, k)", ", float[1,1,1,1,1] k = {2}", "what it adds is not one number"),
     ],
@@ -64,4 +80,9 @@ def test_elsewhere_it_stays(body: str, more: str, why: str) -> None:
 
 def test_what_is_no_convolution_is_not_looked_at() -> None:
     model = typed("g (float[N,3] x) => (float[N,3] y) <float c = {1}> { z = Exp(x) y = Add(z, c) }")
+    assert refusals(model, ShiftIntoBias()) == (0, ())
+
+
+def test_a_summand_that_others_read_is_not_looked_at() -> None:
+    model = typed(graph("z = Conv(x, w) m = Exp(z) t = Add(z, m) y = Add(t, c)"))
     assert refusals(model, ShiftIntoBias()) == (0, ())
