@@ -15,8 +15,8 @@ _WITH_BIAS = frozenset({"Conv", "ConvTranspose"})
 class ShiftIntoBias(NodeRewrite):
     """A stabiliser added to a convolution that nothing else reads: the sums of positive terms in z+ and in gamma.
 
-    Through a ReLU as well: max(z, 0) + c = max(z + c, c), which the runtime computes within the convolution; and through
-    a sum: (s + z) + c = s + (z + c).
+    Through a ReLU as well: max(z, 0) + c = max(z + c, c), which the runtime computes within the convolution; and
+    through a sum: (s + z) + c = s + (z + c).
     """
 
     def rewrite(self, g: Builder, node: gs.Node) -> Value | str | None:
