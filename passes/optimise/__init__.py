@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from onnxplain.ir.model import Model
 from onnxplain.passes.base import Pass
 from onnxplain.passes.optimise.blocked import BlockedMasks, EnterBlockedLayout
+from onnxplain.passes.optimise.choices import SteepClips
 from onnxplain.passes.optimise.convolution import FlipUnitStride
 from onnxplain.passes.optimise.dead_code import DropDeadCode
 from onnxplain.passes.optimise.loops import OwnWeights
@@ -26,6 +27,7 @@ LOWERING: Mapping[str, tuple[Pass[Model], ...]] = {
         FlipUnitStride(),
         DepthwiseStrides(),
         BlockedMasks(),
+        SteepClips(),
         DropDeadCode(),
         EnterBlockedLayout(),
         OwnWeights(),

@@ -19,18 +19,19 @@ from onnxplain.passes.base import Pass, Report
 from onnxplain.passes.optimise.rewriting import NodeRewrite
 
 _STEEPEST, _STEEP = 2.0**127, 2.0**120
-_LARGEST_BOUND = 64
+_SMALLEST_BOUND, _LARGEST_BOUND = 2.0**-90, 64
 _BLOCK = 16
 _SAME = frozenset({"Relu", "Sigmoid", "Tanh", "HardSigmoid", "MaxPool", "AveragePool", "GlobalAveragePool"})
 _JOINING = frozenset({"Add", "Mul", "Sum"})
 
 
 class BlockedMasks(NodeRewrite):
-    """Where the output y of a ReLU or Clip is compared with a constant, a HardSigmoid so steep that it is a step.
+    """Where a tensor is compared with a constant, a HardSigmoid so steep that it is a step, instead of 0 or 1.
 
-    Greater, Less and Cast leave the blocked layout. The slope is a power of two, so y - c is exact: the step is right
-    for y = c and for every normal float32 (2^127 times the smallest is 2). A mask of 0 < y < c, as behind a ReLU6, is
-    exact for all y from 2^-121. Halves and doubles are left alone.
+    Greater, Less and Cast leave the blocked layout, and take twice as long wherever they run. The slope is a power of
+    two, so y - c is exact: the step is right for y = c and, for c = 0, for every normal float32 (2^127 times the
+    smallest is 2). A mask of 0 < y < c, as behind a ReLU6, is exact for all y from 2^-121. Halves and doubles are left
+    alone.
     """
 
     def rewrite(self, g: Builder, node: gs.Node) -> Value | str | None:
@@ -48,7 +49,7 @@ class BlockedMasks(NodeRewrite):
             return window
         steps = [_step(g, part) for part in parts]
         if any(step is None for step in steps):
-            return "what it compares is not the output of a ReLU or Clip with a constant"
+            return "what it compares with is no constant near zero"
         return reduce(lambda a, b: a * b, [step for step in steps if step is not None])
 
 
@@ -153,10 +154,10 @@ def _ends_at(top: np.float32) -> bool:
 def _step(g: Builder, comparison: gs.Node) -> Value | None:
     """y > c or y < c as numbers: min(max(slope (y - c), 0), 1), the slope turned round for y < c."""
     y, bound = comparison.inputs
-    if not y.inputs or y.inputs[0].op not in ("Relu", "Clip"):
-        return None
-    if not isinstance(bound, gs.Constant) or bound.values.size != 1 or abs(float(bound.values)) > _LARGEST_BOUND:
+    if not isinstance(bound, gs.Constant) or bound.values.size != 1 or bound.values.ndim > len(y.shape or ()):
         return None
     c = float(bound.values.reshape(()))
+    if c and not _SMALLEST_BOUND <= abs(c) <= _LARGEST_BOUND:
+        return None
     slope = (_STEEPEST if c == 0 else _STEEP) * (1 if comparison.op == "Greater" else -1)
     return g.op("HardSigmoid", g.wrap(y), alpha=slope, beta=-c * slope if c else 0.0)

@@ -46,7 +46,7 @@ def relative_epsilon(share: float = 0.25) -> Rule:
     def rule(g: Builder, s: Site, r: Value) -> Flows:
         a = Affine(g, s)
         eps = g.sqrt(g.mean(s.y * s.y, range(1, s.y.rank))) * share + 1e-9
-        moved = s.y + g.where(s.y < 0, -eps, eps)
+        moved = s.y + eps * g.where(s.y < 0, g.constant(-1, eps.dtype), 1)
         return a.flows(a.x * a.back(r / moved, a.w))
 
     return rule

@@ -1,5 +1,8 @@
 """Derivatives of one-input non-linearities. A mask is taken from the output where it can be, so that the input keeps
-one consumer and runtimes still fuse the activation into the layer before it."""
+one consumer and runtimes still fuse the activation into the layer before it.
+
+A choice is made between numbers, and the cotangent multiplied by it: choosing between tensors element by element takes
+ONNX Runtime's CPU up to a hundred times as long as a product."""
 
 from __future__ import annotations
 
@@ -20,13 +23,14 @@ def relu(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
 
 @vjp("LeakyRelu")
 def leaky_relu(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
-    return (g.where(s[0] > 0, dy, dy * s.attr("alpha", 0.01)),)
+    return (dy * g.where(s[0] > 0, g.constant(1, dy.dtype), s.attr("alpha", 0.01)),)
 
 
 @vjp("PRelu", wrt=(0, 1))
 def prelu(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
     x, slope = s[0], s[1]
-    return g.where(x > 0, dy, dy * slope), dy * g.negative_part(x)
+    kept = dy * g.mask(x > 0, dy)
+    return kept + (dy - kept) * slope, dy * g.negative_part(x)
 
 
 @vjp("ThresholdedRelu")
@@ -41,7 +45,9 @@ def shrink(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
 
 @vjp("Elu")
 def elu(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
-    return (g.where(s[0] > 0, dy, dy * (s.y + s.attr("alpha", 1.0))),)
+    """1 above zero, y + alpha below; for alpha = 1 that is the lesser of the two."""
+    slope, alpha = s.y + s.attr("alpha", 1.0), s.attr("alpha", 1.0)
+    return (dy * (g.minimum(slope, 1) if alpha == 1 else g.where(s[0] > 0, 1, slope)),)
 
 
 @vjp("Selu")
@@ -86,7 +92,8 @@ def hard_sigmoid(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
 def hard_swish(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
     """0 below -3, 1 above 3, (2x + 3) / 6 between."""
     x = s[0]
-    return (dy * g.where(x > -3, g.where(x < 3, x * (1 / 3) + 0.5, 1), 0),)
+    bend = g.clip(x, -3, 3) * (1 / 3) - 0.5
+    return (dy * g.mask(x > -3, dy) * (bend * g.mask(x < 3, dy) + 1),)
 
 
 @vjp("Gelu")

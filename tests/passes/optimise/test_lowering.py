@@ -84,14 +84,26 @@ def test_a_transposed_convolution_stays_where_the_proof_does_not_hold(attributes
     assert operators(lowered)["ConvTranspose"] == 1, why
 
 
-def test_a_mask_is_a_step_only_behind_a_relu() -> None:
+def test_a_mask_is_a_step_behind_any_operator() -> None:
     relu = compile_model(conv("", "3,7,7", "4,3,1,1"), "gradient", runtime="cpu")
     assert operators(relu)["HardSigmoid"] == 1
-    leaky = net("""
+    jump = net("""
         g (float[N,4] x) => (float[N,2] y) <float[4,2] w = {1,2,3,4,5,6,7,8}>
         { t = ThresholdedRelu<alpha=0.5>(x)  y = MatMul(t, w) }
     """)
-    assert operators(compile_model(leaky, "gradient", runtime="cpu"))["HardSigmoid"] == 0
+    lowered = compile_model(jump, "gradient", runtime="cpu", target=0)
+    assert operators(lowered)["HardSigmoid"] == 1
+    x = np.array([[0.5, np.nextafter(np.float32(0.5), np.float32(1)), -7, 1e30]], np.float32)
+    np.testing.assert_array_equal(run(lowered, x)["attribution"], [[0, 3, 0, 7]])
+
+
+def test_a_mask_of_what_is_compared_with_a_tiny_number_stays() -> None:
+    """A difference to it may be less than the smallest normal number."""
+    model = net("""
+        g (float[N,4] x) => (float[N,2] y) <float[4,2] w = {1,2,3,4,5,6,7,8}>
+        { t = ThresholdedRelu<alpha=1e-30>(x)  y = MatMul(t, w) }
+    """)
+    assert operators(compile_model(model, "gradient", runtime="cpu"))["HardSigmoid"] == 0
 
 
 def test_a_steep_step_is_exact_at_zero_and_at_the_smallest_normal_number() -> None:
