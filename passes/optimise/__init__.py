@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 from onnxplain.ir.model import Model
 from onnxplain.passes.base import Pass
-from onnxplain.passes.optimise.blocked import BlockedMasks, EnterBlockedLayout
+from onnxplain.passes.optimise.blocked import EnterBlockedLayout
 from onnxplain.passes.optimise.choices import SteepClips
 from onnxplain.passes.optimise.convolution import FlipUnitStride
 from onnxplain.passes.optimise.dead_code import DropDeadCode
 from onnxplain.passes.optimise.loops import OwnWeights
+from onnxplain.passes.optimise.masks import BlockedMasks
 from onnxplain.passes.optimise.placement import CountOnDevice, WideDequantisation
 from onnxplain.passes.optimise.scatter import PlainScatter
 from onnxplain.passes.optimise.shares import ShareOfItself

@@ -1,13 +1,11 @@
-"""ONNX Runtime's blocked layout on CPU: masks that stay in it, and ways back into it.
+"""ONNX Runtime's blocked layout on CPU, and ways back into it.
 
-The runtime runs convolutions on channels in blocks (NCHWc) and stays in that layout through ReLU, HardSigmoid, and sums
-and products of two tensors that both are in it. One operand outside takes the result, and all that follows up to the
-next convolution, outside as well.
+The runtime runs convolutions on channels in blocks (NCHWc) and stays in that layout through what it computes within a
+convolution, through ReLU, HardSigmoid, and sums and products of two tensors that both are in it. One operand outside
+takes the result, and all that follows up to the next convolution, outside as well.
 """
 
 from __future__ import annotations
-
-from functools import reduce
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -16,48 +14,23 @@ from onnxplain.ir.builder import Builder
 from onnxplain.ir.model import Model
 from onnxplain.ir.value import Value
 from onnxplain.passes.base import Pass, Report
-from onnxplain.passes.optimise.rewriting import NodeRewrite
 
-_STEEPEST, _STEEP = 2.0**127, 2.0**120
-_SMALLEST_BOUND, _LARGEST_BOUND = 2.0**-90, 64
 _BLOCK = 16
-_SAME = frozenset({"Relu", "Sigmoid", "Tanh", "HardSigmoid", "MaxPool", "AveragePool", "GlobalAveragePool"})
+_SAME = frozenset(
+    {"Relu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "MaxPool", "AveragePool", "GlobalAveragePool"}
+)
+_WITHIN = frozenset({"Clip", "LeakyRelu"})
+"""What stays in the layout only where it is computed within a convolution, as its one reader."""
+
 _JOINING = frozenset({"Add", "Mul", "Sum"})
-
-
-class BlockedMasks(NodeRewrite):
-    """Where a tensor is compared with a constant, a HardSigmoid so steep that it is a step, instead of 0 or 1.
-
-    Greater, Less and Cast leave the blocked layout, and take twice as long wherever they run. The slope is a power of
-    two, so y - c is exact: the step is right for y = c and, for c = 0, for every normal float32 (2^127 times the
-    smallest is 2). A mask of 0 < y < c, as behind a ReLU6, is exact for all y from 2^-121. Halves and doubles are left
-    alone.
-    """
-
-    def rewrite(self, g: Builder, node: gs.Node) -> Value | str | None:
-        """The step, or the product of two, for a Cast of comparisons."""
-        if node.op != "Cast" or not node.inputs[0].inputs:
-            return None
-        condition = node.inputs[0].inputs[0]
-        parts = [t.inputs[0] for t in condition.inputs if t.inputs] if condition.op == "And" else [condition]
-        if not parts or any(part.op not in ("Greater", "Less") for part in parts):
-            return None
-        if node.outputs[0].dtype != np.float32 or any(part.inputs[0].dtype != np.float32 for part in parts):
-            return f"it is of {parts[0].inputs[0].dtype}"
-        window = _window(g, parts)
-        if window is not None:
-            return window
-        steps = [_step(g, part) for part in parts]
-        if any(step is None for step in steps):
-            return "what it compares with is no constant near zero"
-        return reduce(lambda a, b: a * b, [step for step in steps if step is not None])
 
 
 class EnterBlockedLayout(Pass[Model]):
     """Where one operand of a sum or product is in the blocked layout and the other is not, bring the other in.
 
     A depthwise 1x1 convolution with ones does nothing but change the layout. It costs one pass over the tensor, less
-    than the reorderings of all that would follow outside.
+    than the reorderings of all that would follow outside. The same convolution in front of a Clip, whose own one others
+    read as it is, keeps the Clip in the layout.
     """
 
     def run(self, model: Model) -> Report:
@@ -67,14 +40,13 @@ class EnterBlockedLayout(Pass[Model]):
         changed, nodes = 0, []
         for node in graph.nodes:
             changed += sum(self._visit(g, body, set(blocked)) for body in node.subgraphs())
-            if node.op in _JOINING and len(node.inputs) == 2 and _same_blocks(node) and _stays(node):
-                outside = [i for i, t in enumerate(node.inputs) if t.name not in blocked]
-                if len(outside) == 1:
-                    with g.body() as emitted, g.scope(f"{node.name.removeprefix('onnxplain/')}/blocked"):
-                        node.inputs[outside[0]] = _through_convolution(g, g.wrap(node.inputs[outside[0]])).tensor
-                    nodes += emitted
-                    blocked.add(node.inputs[outside[0]].name)
-                    changed += 1
+            index = _to_bring_in(node, blocked)
+            if index is not None:
+                with g.body() as emitted, g.scope(f"{node.name.removeprefix('onnxplain/')}/blocked"):
+                    node.inputs[index] = through_convolution(g, g.wrap(node.inputs[index])).tensor
+                nodes += emitted
+                blocked.add(node.inputs[index].name)
+                changed += 1
             if _is_blocked(node, blocked):
                 blocked.add(node.outputs[0].name)
             nodes.append(node)
@@ -82,82 +54,47 @@ class EnterBlockedLayout(Pass[Model]):
         return changed
 
 
-def _stays(node: gs.Node) -> bool:
-    """Whether all that reads the node's output would take it in the blocked layout."""
-    readers = node.outputs[0].outputs
-    return bool(readers) and all(reader.op == "Conv" or reader.op in _JOINING | _SAME for reader in readers)
+def in_blocks(tensor: gs.Tensor) -> bool:
+    """Whether a tensor can be in the layout: computed, (N, C, H, W), the channels in whole blocks, float32."""
+    shape = tuple(tensor.shape) if tensor.shape is not None else ()
+    computed = tensor.dtype == np.float32 and not isinstance(tensor, gs.Constant)
+    return computed and len(shape) == 4 and isinstance(shape[1], int) and shape[1] % _BLOCK == 0
+
+
+def through_convolution(g: Builder, x: Value, scale: float = 1.0) -> Value:
+    """x times a number, by a depthwise 1x1 convolution."""
+    channels = int(x.shape[1] or 0)
+    return g.op("Conv", x, g.constant(np.full((channels, 1, 1, 1), scale, np.float32)), group=channels)
+
+
+def _to_bring_in(node: gs.Node, blocked: set[str]) -> int | None:
+    """Which operand of a node is to go through a convolution, so that the node runs in the layout."""
+    readers = [reader for t in node.outputs for reader in t.outputs]
+    if node.op == "Clip":
+        x = node.inputs[0]
+        bounded = all(isinstance(t, gs.Constant) or t.is_empty() for t in node.inputs[1:])
+        wanted = any(reader.op == "Conv" for reader in readers)
+        return 0 if bounded and wanted and x.name in blocked and len(x.outputs) > 1 else None
+    stays = bool(readers) and all(reader.op == "Conv" or reader.op in _JOINING | _SAME for reader in readers)
+    if node.op in _JOINING and len(node.inputs) == 2 and _alike(node) and stays:
+        outside = [i for i, t in enumerate(node.inputs) if t.name not in blocked]
+        return outside[0] if len(outside) == 1 else None
+    return None
 
 
 def _is_blocked(node: gs.Node, blocked: set[str]) -> bool:
     """Whether the runtime leaves the node's output in the blocked layout."""
     if node.op == "Conv":
-        shape = node.outputs[0].shape
-        return node.outputs[0].dtype == np.float32 and len(shape or ()) == 4 and _whole_blocks(shape[1])
+        return in_blocks(node.outputs[0])
+    if node.op in _WITHIN:
+        x = node.inputs[0]
+        return x.name in blocked and len(x.outputs) == 1 and bool(x.inputs) and x.inputs[0].op == "Conv"
     if node.op in _SAME:
         return node.inputs[0].name in blocked and len(node.outputs) == 1
-    return node.op in _JOINING and _same_blocks(node) and all(t.name in blocked for t in node.inputs)
+    return node.op in _JOINING and _alike(node) and all(t.name in blocked for t in node.inputs)
 
 
-def _same_blocks(node: gs.Node) -> bool:
-    """Operands of one shape (N, C, H, W), the channels in whole blocks, float32."""
+def _alike(node: gs.Node) -> bool:
+    """Operands of one shape that can be in the layout."""
     shapes = [tuple(t.shape) if t.shape is not None else () for t in node.inputs]
-    return len(set(shapes)) == 1 and all(_in_blocks(t) for t in node.inputs)
-
-
-def _in_blocks(tensor: gs.Tensor) -> bool:
-    """Computed, (N, C, H, W), the channels in whole blocks, float32."""
-    shape = tuple(tensor.shape) if tensor.shape is not None else ()
-    computed = tensor.dtype == np.float32 and not isinstance(tensor, gs.Constant)
-    return computed and len(shape) == 4 and _whole_blocks(shape[1])
-
-
-def _whole_blocks(channels: object) -> bool:
-    return isinstance(channels, int) and channels % _BLOCK == 0
-
-
-def _through_convolution(g: Builder, x: Value, scale: float = 1.0) -> Value:
-    channels = int(x.shape[1] or 0)
-    return g.op("Conv", x, g.constant(np.full((channels, 1, 1, 1), scale, np.float32)), group=channels)
-
-
-def _window(g: Builder, comparisons: list[gs.Node]) -> Value | None:
-    """0 < y < c as numbers, for a y between 0 and c: the step of a function that is zero at both ends alone.
-
-    HardSwish(x) = x min(max(x / 6 + 1/2, 0), 1) at x = -3 y / c is such a function, and the runtime computes it within
-    the convolution that scales y. Two operators instead of two steps and their product.
-    """
-    if len(comparisons) != 2 or {part.op for part in comparisons} != {"Greater", "Less"}:
-        return None
-    (y, low), (same, high) = (part.inputs for part in sorted(comparisons, key=lambda part: str(part.op)))
-    if y is not same or not y.inputs or y.inputs[0].op != "Clip" or not _in_blocks(y):
-        return None
-    if not all(isinstance(t, gs.Constant) and t.values.size == 1 for t in (low, high)):
-        return None
-    top = np.float32(high.values.reshape(()))
-    if float(low.values.reshape(())) != 0 or not _ends_at(top):
-        return None
-    inside = g.op("HardSwish", _through_convolution(g, g.wrap(y), -3 / float(top)))
-    return g.op("HardSigmoid", inside, alpha=-_STEEPEST, beta=0.0)
-
-
-def _ends_at(top: np.float32) -> bool:
-    """Whether HardSwish(-3 y / top) is zero at y = top, and not at the number before it, however it is rounded."""
-    if not 0 < top <= _LARGEST_BOUND:
-        return False
-    scale, slope = np.float32(-3 / float(top)), np.float32(1 / 6)
-    at, before = (float(scale * y) for y in (top, np.nextafter(top, np.float32(0))))
-    rounded = [np.float32(slope * np.float32(x)) + np.float32(0.5) for x in (at, before)]
-    fused = [float(slope) * x + 0.5 for x in (at, before)]
-    return all(end <= 0 < last for end, last in (rounded, fused))
-
-
-def _step(g: Builder, comparison: gs.Node) -> Value | None:
-    """y > c or y < c as numbers: min(max(slope (y - c), 0), 1), the slope turned round for y < c."""
-    y, bound = comparison.inputs
-    if not isinstance(bound, gs.Constant) or bound.values.size != 1 or bound.values.ndim > len(y.shape or ()):
-        return None
-    c = float(bound.values.reshape(()))
-    if c and not _SMALLEST_BOUND <= abs(c) <= _LARGEST_BOUND:
-        return None
-    slope = (_STEEPEST if c == 0 else _STEEP) * (1 if comparison.op == "Greater" else -1)
-    return g.op("HardSigmoid", g.wrap(y), alpha=slope, beta=-c * slope if c else 0.0)
+    return len(set(shapes)) == 1 and all(in_blocks(t) for t in node.inputs)
