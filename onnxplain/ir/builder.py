@@ -88,6 +88,10 @@ class Builder(Emitter):
     def minimum(self, a: Value, b: Operand) -> Value:
         return self.binary("Min", a, b)
 
+    def at_least(self, x: Value, low: float) -> Value:
+        """x, or the bound where it is less."""
+        return self.op("Clip", x, self.constant(low, x.dtype))
+
     def clip(self, x: Value, low: float, high: float) -> Value:
         """x, or the bound that it lies beyond."""
         return self.op("Clip", x, self.constant(low, x.dtype), self.constant(high, x.dtype))

@@ -101,15 +101,16 @@ def alpha_beta(alpha: float, beta: float, eps: float = 1e-6, bias: bool = True, 
 
     def rule(g: Builder, s: Site, r: Value) -> Flows:
         a = Affine(g, s)
-        partly = bias and not whole_bias
-        up, down = _positive_sum(a, partly), _size_of_negative_sum(a, partly)
         b = a.bias_like(s.y) if whole_bias else None
-        if b is not None:
-            up, down = up + b, down - b
-        terms = [(alpha * r / g.stabilise(up, eps, nonnegative=b is None), a.w_positive, a.w_negative)]
+        if b is None:
+            up, down = _both_sums(a, bias, eps)
+        else:
+            up = g.stabilise(_positive_sum(a, False) + b, eps)
+            down = g.stabilise(_size_of_negative_sum(a, False) - b, eps)
+        terms = [(r / up, alpha * a.w_positive, alpha * a.w_negative)]
         if beta:
-            # Both c and weights are those of -n, so the sign that beta's term has is the weights' own.
-            terms.append((beta * r / g.stabilise(down, eps, nonnegative=b is None), a.w_negative, a.w_positive))
+            # The weights of -n are -w- and -w+, so the sign that beta's term has is the weights' own.
+            terms.append((r / down, beta * a.w_negative, beta * a.w_positive))
         return a.flows(_back(a, *terms))
 
     return rule
@@ -122,8 +123,17 @@ def _positive_sum(a: Affine, bias: bool = True, times: float = 1.0) -> Value:
     return p if a.x_negative is None else p + a.forward(a.x_negative, a.w_negative * times)
 
 
+def _both_sums(a: Affine, bias: bool, eps: float) -> tuple[Value, Value]:
+    """p and -n, both moved away from zero by eps. Where signs were analysed, -n is what y falls short of p."""
+    g, p = a.g, _positive_sum(a, bias)
+    up = g.stabilise(p, eps, nonnegative=True)
+    if a.site.facts.analysed and eps:
+        return up, g.at_least(up - (a.site.y if bias else a.without_bias(a.site.y)), eps)
+    return up, g.stabilise(_size_of_negative_sum(a, bias), eps, nonnegative=True)
+
+
 def _size_of_negative_sum(a: Affine, bias: bool = True) -> Value:
-    """-n = -(x+ w- + x- w+ + b-): by how much y falls short of the positive sum, where that may be used."""
+    """-n = -(x+ w- + x- w+ + b-)."""
     if a.site.facts.analysed:
         return a.g.relu(_positive_sum(a, bias) - (a.site.y if bias else a.without_bias(a.site.y)))
     b = a.g.negative_part(a.b) if bias and a.b is not None else None
