@@ -72,15 +72,9 @@ class Builder(Emitter):
         """max(x, 0)."""
         return self.op("Relu", x)
 
-    def bent(self, x: Value, slope: float) -> Value:
-        """x where it is positive, slope x elsewhere."""
-        if x.dtype == np.float64:  # runtimes have no LeakyRelu for it
-            return self.where(x > 0, x, x * slope)
-        return self.op("LeakyRelu", x, alpha=float(slope))
-
     def negative_part(self, x: Value) -> Value:
         """min(x, 0), the part of x that is not positive."""
-        return self.op("Min", x, self.constant(0, x.dtype))
+        return self.at_most(x, 0)
 
     def maximum(self, a: Value, b: Operand) -> Value:
         return self.binary("Max", a, b)
@@ -91,6 +85,10 @@ class Builder(Emitter):
     def at_least(self, x: Value, low: float) -> Value:
         """x, or the bound where it is less."""
         return self.op("Clip", x, self.constant(low, x.dtype))
+
+    def at_most(self, x: Value, high: float) -> Value:
+        """x, or the bound where it is more."""
+        return self.op("Clip", x, None, self.constant(high, x.dtype))
 
     def clip(self, x: Value, low: float, high: float) -> Value:
         """x, or the bound that it lies beyond."""

@@ -25,7 +25,8 @@ def secant_of(op: str, threshold: float) -> Secant:
     if op in _BY_KINKS:
         slope = _BY_KINKS[op]
         return lambda g, a, b, m: m * slope(g, a, b)
-    return quotient(threshold * _SHARE.get(op, 1), relative=op in SCALE_FREE)
+    way = threshold * _SHARE.get(op, 1)
+    return blend(way) if op in BOUNDED else quotient(way, relative=op in SCALE_FREE)
 
 
 JUMPS = frozenset({"ThresholdedRelu", "Shrink", "Mod"})
@@ -37,6 +38,9 @@ BENDS = frozenset({"Elu", "Selu", "Celu"})
 SCALE_FREE = frozenset({"Log", "Pow"})
 """Functions that bend over distances in proportion to their input, not over distances of one."""
 
+BOUNDED = frozenset({"Sigmoid", "Tanh", "Softplus", "Softsign", "Gelu", "Mish", "Erf", "Sin", "Cos"}) | JUMPS | BENDS
+"""Functions whose derivative is finite everywhere, so that zero times it is zero."""
+
 _SHARE = dict.fromkeys(JUMPS, 0.0) | dict.fromkeys(BENDS, 0.02)
 
 
@@ -47,10 +51,26 @@ def quotient(threshold: float, *, relative: bool = False) -> Secant:
         signal = a.varying.index(True)
         dx = a[signal] - b[signal]
         near = abs(dx) <= (abs(a[signal]) * threshold if relative else threshold)
-        limit = 0.5 * (_derivative(g, a, m, signal) + _derivative(g, b, m, signal))
-        return g.where(near, limit, m * ((a.y - b.y) / g.where(near, 1, dx)))
+        return g.where(near, _limit(g, a, b, m, signal), m * ((a.y - b.y) / g.where(near, 1, dx)))
 
     return secant
+
+
+def blend(threshold: float) -> Secant:
+    """The same by products with 0 and 1, which take ONNX Runtime's CPU a hundredth of the time of a choice."""
+
+    def secant(g: Builder, a: Site, b: Site, m: Value) -> Value:
+        signal = a.varying.index(True)
+        dx = a[signal] - b[signal]
+        far = g.mask(abs(dx) > threshold, dx)
+        near = 1 - far
+        return _limit(g, a, b, m, signal) * near + m * far * ((a.y - b.y) / (dx * far + near))
+
+    return secant
+
+
+def _limit(g: Builder, a: Site, b: Site, m: Value, signal: int) -> Value:
+    return 0.5 * (_derivative(g, a, m, signal) + _derivative(g, b, m, signal))
 
 
 def _derivative(g: Builder, s: Site, m: Value, signal: int) -> Value:

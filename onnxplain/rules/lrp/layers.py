@@ -85,7 +85,7 @@ def gamma(value: float = 0.25, eps: float = 1e-6) -> Rule:
             c = r / g.stabilise(a.y + p, eps, nonnegative=True)
             return a.flows(_back(a, (c, favouring, disfavouring)))
         # n = y - p, so y + gamma n is -((1 + gamma) |y| + gamma p) where y < 0: both denominators in one.
-        c = r / g.stabilise(g.bent(s.y, -(1 + value)) + p, eps, nonnegative=True)
+        c = r / g.stabilise(g.maximum(s.y, s.y * -(1 + value)) + p, eps, nonnegative=True)
         up, down = c * g.mask(s.y > 0, c), c * g.mask(s.y < 0, c)
         return a.flows(_back(a, (up, favouring, disfavouring), (down, -disfavouring, -favouring)))
 

@@ -47,7 +47,7 @@ def shrink(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
 def elu(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
     """1 above zero, y + alpha below; for alpha = 1 that is the lesser of the two."""
     slope, alpha = s.y + s.attr("alpha", 1.0), s.attr("alpha", 1.0)
-    return (dy * (g.minimum(slope, 1) if alpha == 1 else g.where(s[0] > 0, 1, slope)),)
+    return (dy * (g.at_most(slope, 1) if alpha == 1 else g.where(s[0] > 0, 1, slope)),)
 
 
 @vjp("Selu")
