@@ -1,6 +1,6 @@
 """What each lowering for CPU brings, one added after the other: forward passes, and reorderings of the layout.
 
-    python benchmarks/lowering.py [--turns 3] [--runs 7] [--networks ResNet-50,MobileNetV2]
+    python benchmarks/lowering.py [--turns 3] [--runs 7]
 
 Writes docs/performance.md between its markers.
 """
@@ -10,8 +10,10 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
+from typing import Any
 from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,14 +27,23 @@ from onnxplain.passes.base import Pass  # noqa: E402
 from onnxplain.passes.optimise import LOWERING  # noqa: E402
 from onnxplain.runtime.measure import compare  # noqa: E402
 
-METHODS = ("gradient", "lrp-eps", "lrp-epsilon-plus")
+COLUMNS: Mapping[tuple[str, str], Mapping[str, Any]] = {
+    ("ResNet-50", "gradient"): {},
+    ("ResNet-50", "lrp-eps"): {},
+    ("ResNet-50", "lrp-epsilon-gamma-box"): {"low": -3, "high": 3},
+    ("MobileNetV2", "gradient"): {},
+    ("MobileNetV2", "lrp-eps"): {},
+}
+"""What is measured: network and method, and the method's settings."""
 
 NONE = "nothing"
 STEPS = {
     "ShareOfItself": "`y d / (y + eps)` without the sign of y",
     "ShiftIntoBias": "stabilisers in biases",
     "FlipUnitStride": "flipped convolutions",
+    "DepthwiseStrides": "strided depthwise convolutions by repetition",
     "BlockedMasks": "masks in the blocked layout",
+    "SteepClips": "choices between numbers by Clip",
     "EnterBlockedLayout": "ways back into the blocked layout",
 }
 """Passes in the order in which they are added."""
@@ -47,10 +58,13 @@ def variants() -> dict[str, tuple[Pass[Model], ...]]:
     return found
 
 
-def cell(model: Path, explained: Path, method: str, passes: tuple[Pass[Model], ...], turns: int, runs: int) -> str:
+def cell(
+    model: Path, explained: Path, method: str, settings: Mapping[str, Any], passes: tuple[Pass[Model], ...],
+    turns: int, runs: int,
+) -> str:  # fmt: skip
     """Forward passes and reorderings."""
     with patch("onnxplain.compiler.LOWERING", {**LOWERING, "cpu": passes}):
-        onnxplain.compile_file(model, explained, method, runtime="cpu")
+        onnxplain.compile_file(model, explained, method, runtime="cpu", **settings)
     found = compare(model, explained, provider="cpu", batch=1, runs=runs, turns=turns, threads=2)
     nodes = found.explained[0].nodes
     reorders = nodes.get("nchwc.ReorderInput", 0) + nodes.get("nchwc.ReorderOutput", 0)
@@ -62,20 +76,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--runs", type=int, default=7)
-    parser.add_argument("--networks", default="ResNet-50,MobileNetV2")
     args = parser.parse_args()
-    names = args.networks.split(",")
-    columns = [(name, method) for name in names for method in METHODS]
     lines = [
-        "| lowering | " + " | ".join(f"{name}, `{method}`" for name, method in columns) + " |",
-        "|---" * (len(columns) + 1) + "|",
+        "| lowering | " + " | ".join(f"{name}, `{method}`" for name, method in COLUMNS) + " |",
+        "|---" * (len(COLUMNS) + 1) + "|",
     ]
     with tempfile.TemporaryDirectory() as folder:
-        models = {name: export(name, Path(folder))[1] for name in names}
+        models = {name: export(name, Path(folder))[1] for name in dict.fromkeys(name for name, _ in COLUMNS)}
         for last, passes in variants().items():
             cells = [
-                cell(models[name], Path(folder) / "explained.onnx", method, passes, args.turns, args.runs)
-                for name, method in columns
+                cell(models[name], Path(folder) / "explained.onnx", method, settings, passes, args.turns, args.runs)
+                for (name, method), settings in COLUMNS.items()
             ]
             lines.append(f"| {'and ' + STEPS[last] if last in STEPS else last} | " + " | ".join(cells) + " |")
             print(lines[-1], flush=True)

@@ -13,6 +13,7 @@ from onnxplain.passes.optimise.dead_code import DropDeadCode
 from onnxplain.passes.optimise.loops import OwnWeights
 from onnxplain.passes.optimise.masks import BlockedMasks
 from onnxplain.passes.optimise.placement import CountOnDevice, WideDequantisation
+from onnxplain.passes.optimise.repeats import RepeatedWinners
 from onnxplain.passes.optimise.scatter import PlainScatter
 from onnxplain.passes.optimise.shares import ShareOfItself
 from onnxplain.passes.optimise.shifts import ShiftIntoBias
@@ -27,6 +28,8 @@ LOWERING: Mapping[str, tuple[Pass[Model], ...]] = {
         *_ANYWHERE,
         FlipUnitStride(),
         DepthwiseStrides(),
+        RepeatedWinners(),
+        DropDeadCode(),
         BlockedMasks(),
         SteepClips(),
         DropDeadCode(),

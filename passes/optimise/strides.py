@@ -41,16 +41,16 @@ class DepthwiseStrides(NodeRewrite):
         reach = [d * (int(k or 0) - 1) for k, d in zip(w.shape[2:], dilations, strict=True)]
         before = [r - p for r, p in zip(reach, pads[:n], strict=True)]
         after = [r - p + o - (s - 1) for r, p, o, s in zip(reach, pads[n:], more, strides, strict=True)]
-        repeated = _repeated(g, dy, strides)
+        copies = repeated(g, dy, strides)
         if list(w.shape[2:]) == strides and not any((*pads, *more)) and w.is_constant and np.all(g.values(w) == 1):
-            return repeated
+            return copies
         if min(*before, *after) < 0:
             return "it crops more than its filters reach"
-        spaced = repeated * _grid(g, [int(size or 0) for size in dy.shape[2:]], strides, dy)
+        spaced = copies * _grid(g, [int(size or 0) for size in dy.shape[2:]], strides, dy)
         return g.op("Conv", spaced, exchanged(g, w, group), pads=[*before, *after], dilations=dilations, group=group)
 
 
-def _repeated(g: Builder, x: Value, times: list[int]) -> Value:
+def repeated(g: Builder, x: Value, times: list[int]) -> Value:
     """(N, C, *S) -> (N, C, *(S times)): each element so often in a row along each axis."""
     scales = g.constant(np.asarray([1, 1, *times], np.float32))
     how = {"coordinate_transformation_mode": "asymmetric", "mode": "nearest", "nearest_mode": "floor"}
