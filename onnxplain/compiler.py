@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from onnxplain.methods import named
 from onnxplain.methods.method import Explanation, Method
 from onnxplain.methods.study import Study
 from onnxplain.opening import Opened, Request, Selection, open_model, select
-from onnxplain.passes.base import run_passes
+from onnxplain.passes.base import PassLog, run_passes
 from onnxplain.passes.canonical import canonicalise
 from onnxplain.passes.explain.diagnostics import Ledger
 from onnxplain.passes.explain.outputs import attach
@@ -62,12 +63,8 @@ def explained(model: ModelLike, request: Request) -> Model:
         raise UsageError(
             f"there is no runtime {request.runtime!r}. {nearest(request.runtime, LOWERING, kind='runtimes')}"
         )
-    source = load(model)
-    with blaming_the_file(source.given, source.name):
-        subject, log = canonicalise(source)
-        wanted = {each.name: each for method, settings in chosen.items() for each in method.passes(settings)}
-        run_passes(subject, wanted.values(), log)
-        opened = open_model(subject, request)
+    with reading(model, request, chosen) as (opened, log):
+        subject = opened.subject
         selected = select(opened, request.target)
         ledger = Ledger(opened.g) if request.diagnostics else None
         outputs = explain(opened, chosen, selected, ledger)
@@ -75,6 +72,22 @@ def explained(model: ModelLike, request: Request) -> Model:
         last = [each for method, settings in chosen.items() for each in method.afterwards(settings)]
         run_passes(subject, [DropDeadCode(), *dict.fromkeys(last), *LOWERING[request.runtime]], log)
         return subject
+
+
+@contextmanager
+def reading(
+    model: ModelLike, request: Request, chosen: Mapping[Method, Mapping[str, Any]]
+) -> Iterator[tuple[Opened, PassLog]]:
+    """The model opened for some methods: canonical, and rewritten as they want it.
+
+    What goes wrong inside, with a file that is not well formed, is blamed on the file.
+    """
+    source = load(model)
+    with blaming_the_file(source.given, source.name):
+        subject, log = canonicalise(source)
+        wanted = {each.name: each for method, settings in chosen.items() for each in method.passes(settings)}
+        run_passes(subject, wanted.values(), log)
+        yield open_model(subject, request), log
 
 
 def chosen_methods(names: str, parameters: Mapping[str, Any]) -> dict[Method, dict[str, Any]]:

@@ -14,18 +14,15 @@ import typer
 
 from onnxplain.cli import options as o
 from onnxplain.cli import report
-from onnxplain.compiler import chosen_methods, explain, explained
+from onnxplain.compiler import chosen_methods, explain, explained, reading
 from onnxplain.errors import OnnxplainError, UnsupportedModel
-from onnxplain.ir.load import load
 from onnxplain.ir.site import Site
 from onnxplain.ir.value import Value
-from onnxplain.ir.wellformed import blaming_the_file
 from onnxplain.methods import REGISTRY
 from onnxplain.methods.heatmap import activation
 from onnxplain.methods.method import Method
-from onnxplain.opening import Opened, Request, open_model, select
-from onnxplain.passes.base import PassLog, run_passes
-from onnxplain.passes.canonical import canonicalise
+from onnxplain.opening import Opened, Request, select
+from onnxplain.passes.base import PassLog
 from onnxplain.passes.explain.tap import Candidate, candidates, find_tap
 from onnxplain.passes.explain.trace import Trace
 from onnxplain.passes.explain.widen import widened
@@ -107,14 +104,9 @@ def plan_command(
         sugar={"layer": layer, "baseline": baseline, "noise": noise, "composite": composite},
     )
     chosen = chosen_methods(request.method, request.parameters)
-    source = load(model)
-    with blaming_the_file(source.given, source.name):
-        subject, log = canonicalise(source)
-        wanted = {each.name: each for m, settings in chosen.items() for each in m.passes(settings)}
-        run_passes(subject, wanted.values(), log)
-        opened = open_model(subject, request)
-    # The nodes are looked at before anything is emitted, since what is emitted joins the graph.
-    plans = [_planned(opened, m, settings) for m, settings in chosen.items()]
+    with reading(model, request, chosen) as (opened, log):
+        # The nodes are looked at before anything is emitted, since what is emitted joins the graph.
+        plans = [_planned(opened, m, settings) for m, settings in chosen.items()]
     tried = [_tried(opened, request, p, m, settings) for p, (m, settings) in zip(plans, chosen.items(), strict=True)]
     plans, refused = [plan for plan, _ in tried], [error for _, error in tried if error is not None]
     instead = _that_work(model, request, chosen) if refused else None
