@@ -57,7 +57,7 @@ def _apart(a: np.ndarray, b: np.ndarray) -> float:
     return relative_error(a, b)
 
 
-def check(drawn: Drawn) -> str:
+def check(drawn: Drawn, runtime: str) -> str:
     """Returns: what became of the graph."""
     target = int(np.random.default_rng(1).integers(drawn.classes))
     try:
@@ -67,7 +67,7 @@ def check(drawn: Drawn) -> str:
             raise
         depends = False
     try:
-        results = explained(drawn.model, drawn.x, target=target)
+        results = explained(drawn.model, drawn.x, target=target, runtime=runtime)
     except OnnxplainError as error:
         refusal = str(error)
     else:
@@ -89,13 +89,13 @@ def check(drawn: Drawn) -> str:
     return "agrees"
 
 
-def fuzz(examples: int) -> Counter[str]:
+def fuzz(examples: int, runtime: str) -> Counter[str]:
     seen: Counter[str] = Counter()
 
     @settings(COMMON, max_examples=examples)
     @given(graphs())
     def one(drawn: Drawn) -> None:
-        outcome = check(drawn)
+        outcome = check(drawn, runtime)
         event(outcome)
         seen[outcome] += 1
 
@@ -109,10 +109,12 @@ def assert_telling(seen: Counter[str]) -> None:
     assert seen["agrees"] >= 0.6 * seen.total(), seen
 
 
-def test_compiled_gradients_of_random_graphs_are_derivatives() -> None:
-    assert_telling(fuzz(150))
+@pytest.mark.parametrize(("runtime", "examples"), [("portable", 150), ("cpu", 100)])
+def test_compiled_gradients_of_random_graphs_are_derivatives(runtime: str, examples: int) -> None:
+    assert_telling(fuzz(examples, runtime))
 
 
 @pytest.mark.slow
-def test_compiled_gradients_of_ten_thousand_random_graphs_are_derivatives() -> None:
-    assert_telling(fuzz(10_000))
+@pytest.mark.parametrize("runtime", ["portable", "cpu"])
+def test_compiled_gradients_of_ten_thousand_random_graphs_are_derivatives(runtime: str) -> None:
+    assert_telling(fuzz(10_000, runtime))
