@@ -16,7 +16,7 @@ from onnxplain.passes.optimise.placement import CountOnDevice, WideDequantisatio
 from onnxplain.passes.optimise.repeats import RepeatedWinners
 from onnxplain.passes.optimise.scatter import PlainScatter
 from onnxplain.passes.optimise.shares import ShareOfItself
-from onnxplain.passes.optimise.shifts import ShiftIntoBias
+from onnxplain.passes.optimise.shifts import ShiftInBlocks, ShiftIntoBias
 from onnxplain.passes.optimise.strides import DepthwiseStrides
 from onnxplain.passes.optimise.winners import PlainWinners
 
@@ -32,6 +32,7 @@ LOWERING: Mapping[str, tuple[Pass[Model], ...]] = {
         DropDeadCode(),
         BlockedMasks(),
         SteepClips(),
+        ShiftInBlocks(),
         DropDeadCode(),
         EnterBlockedLayout(),
         OwnWeights(),

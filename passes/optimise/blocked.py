@@ -61,10 +61,11 @@ def in_blocks(tensor: gs.Tensor) -> bool:
     return computed and len(shape) == 4 and isinstance(shape[1], int) and shape[1] % _BLOCK == 0
 
 
-def through_convolution(g: Builder, x: Value, scale: float = 1.0) -> Value:
-    """x times a number, by a depthwise 1x1 convolution."""
+def through_convolution(g: Builder, x: Value, scale: float = 1.0, shift: float = 0.0) -> Value:
+    """scale x + shift, by a depthwise 1x1 convolution."""
     channels = int(x.shape[1] or 0)
-    return g.op("Conv", x, g.constant(np.full((channels, 1, 1, 1), scale, np.float32)), group=channels)
+    bias = g.constant(np.full(channels, shift, np.float32)) if shift else None
+    return g.op("Conv", x, g.constant(np.full((channels, 1, 1, 1), scale, np.float32)), bias, group=channels)
 
 
 def _to_bring_in(node: gs.Node, blocked: set[str]) -> int | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from onnxplain.passes.optimise.dead_code import DropDeadCode
-from onnxplain.passes.optimise.shifts import ShiftIntoBias
+from onnxplain.passes.optimise.shifts import ShiftInBlocks, ShiftIntoBias
 from tests.passes.graphs import assert_unchanged, node, operators, refusals, typed
 
 W = "float[4,3,1,1] w = {1,2,3, -4,5,6, 7,8,9, -1,0,1}"
@@ -86,3 +87,31 @@ def test_what_is_no_convolution_is_not_looked_at() -> None:
 def test_a_summand_that_others_read_is_not_looked_at() -> None:
     model = typed(graph("z = Conv(x, w) m = Exp(z) t = Add(z, m) y = Add(t, c)"))
     assert refusals(model, ShiftIntoBias()) == (0, ())
+
+
+def blocks(body: str, channels: int = 16) -> str:
+    values = ",".join(f"{v:.3f}" for v in np.random.default_rng(1).standard_normal(channels))
+    return f"""g (float[N,1,3,3] x) => (float[N,{channels},3,3] y) <float[{channels},1,1,1] w = {{{values}}},
+               float c = {{0.25}}, float[{channels},1,1] k = {{{values}}}> {{ z = Conv(x, w) r = Relu(z) {body} }}"""
+
+
+def test_where_others_read_the_convolution_it_gets_one_of_its_own() -> None:
+    text = blocks("a = Add(r, c) y = Mul(a, z)")
+    model = typed(text)
+    assert refusals(model, ShiftInBlocks()) == (1, ())
+    DropDeadCode().run(model)
+    assert operators(model) == ["Conv", "Conv", "Clip", "Mul"]
+    assert_unchanged(model, text, [(2, 1, 3, 3)])
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (blocks("a = Add(r, c) y = Mul(a, r)"), "it is no convolution in blocks, or others read its ReLU"),
+        (blocks("a = Add(r, c) y = Mul(a, z)", 8), "it is no convolution in blocks, or others read its ReLU"),
+        (blocks("a = Add(r, k) y = Mul(a, z)"), "what it adds is not one number"),
+    ],
+)
+def test_otherwise_it_does_not(text: str, why: str) -> None:
+    changed, declined = refusals(typed(text), ShiftInBlocks())
+    assert (changed, [r.why for r in declined]) == (0, [why])
