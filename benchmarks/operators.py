@@ -102,7 +102,7 @@ def main() -> None:
         own, around = microseconds(body, args.runs)
         lines.append(f"| {name} | {own:.0f} | {around:.0f} |" if around else f"| {name} | {own:.0f} | |")
         print(lines[-1], flush=True)
-    put(ROOT / "docs/performance.md", "operators", "\n".join(lines))
+    put(ROOT / "docs/performance.md", "kernels", "\n".join(lines))
 
 
 if __name__ == "__main__":
