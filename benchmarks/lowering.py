@@ -44,9 +44,10 @@ STEPS = {
     "DepthwiseStrides": "strided depthwise convolutions by repetition",
     "BlockedMasks": "masks in the blocked layout",
     "SteepClips": "choices between numbers by Clip",
+    "ShiftInBlocks": "stabilised ReLUs by one operator",
     "EnterBlockedLayout": "ways back into the blocked layout",
 }
-"""Passes in the order in which they are added."""
+"""Passes in the order in which they are added; those that touch none of these networks are left out."""
 
 
 def variants() -> dict[str, tuple[Pass[Model], ...]]:
