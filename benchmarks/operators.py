@@ -2,19 +2,16 @@
 
     python benchmarks/operators.py [--runs 30]
 
-Each operator alone, on one activation of 256 x 56 x 56 seeded normal numbers; the kernel's own time, median of the
+Each operator alone, on one activation of 256 x 56 x 56 seeded normal numbers; the kernel's own time, mean of the
 runs, from the runtime's profiler. Writes docs/performance.md between its markers.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
-from collections import defaultdict
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import onnx
@@ -23,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.page import put  # noqa: E402
-from onnxplain.runtime.session import open_session, runtime  # noqa: E402
+from onnxplain.runtime.profile import profile  # noqa: E402
 
 SHAPE, HALVED = "1,256,56,56", "1,256,28,28"
 REPEAT = 'coordinate_transformation_mode="asymmetric", mode="nearest", nearest_mode="floor"'
@@ -73,23 +70,12 @@ def model(body: str) -> onnx.ModelProto:
 
 def microseconds(body: str, runs: int) -> tuple[float, float]:
     """Of the operators alone, and of the reorderings around them."""
-    options = runtime().SessionOptions()
-    options.log_severity_level, options.enable_profiling = 4, True
     with tempfile.TemporaryDirectory() as folder:
-        options.profile_file_prefix = str(Path(folder) / "operators")
-        session = open_session(model(body), "cpu", threads=2, options=options)
-        rng = np.random.default_rng(0)
-        feeds = {i.name: rng.standard_normal(i.shape).astype(np.float32) for i in session.get_inputs()}
-        for _ in range(runs):
-            session.run(None, feeds)
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    took: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            took[event["args"]["op_name"], event["name"]].append(event["dur"])
-    each = {name: median(times) for (name, _), times in took.items()}
-    around = sum(time for name, time in each.items() if name.startswith("Reorder"))
-    return sum(each.values()) - around, around
+        path = Path(folder) / "operators.onnx"
+        onnx.save(model(body), path)
+        nodes = profile(path, "cpu", batch=1, runs=runs, threads=2).nodes
+    around = sum(node.milliseconds for node in nodes if node.operator.startswith("Reorder"))
+    return 1e3 * (sum(node.milliseconds for node in nodes) - around), 1e3 * around
 
 
 def main() -> None:

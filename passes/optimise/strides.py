@@ -41,12 +41,11 @@ class DepthwiseStrides(NodeRewrite):
         reach = [d * (int(k or 0) - 1) for k, d in zip(w.shape[2:], dilations, strict=True)]
         before = [r - p for r, p in zip(reach, pads[:n], strict=True)]
         after = [r - p + o - (s - 1) for r, p, o, s in zip(reach, pads[n:], more, strides, strict=True)]
-        copies = repeated(g, dy, strides)
         if list(w.shape[2:]) == strides and not any((*pads, *more)) and w.is_constant and np.all(g.values(w) == 1):
-            return copies
+            return repeated(g, dy, strides)
         if min(*before, *after) < 0:
             return "it crops more than its filters reach"
-        spaced = copies * _grid(g, [int(size or 0) for size in dy.shape[2:]], strides, dy)
+        spaced = repeated(g, dy, strides) * _grid(g, [int(size or 0) for size in dy.shape[2:]], strides, dy)
         return g.op("Conv", spaced, exchanged(g, w, group), pads=[*before, *after], dilations=dilations, group=group)
 
 

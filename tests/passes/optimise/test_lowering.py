@@ -219,3 +219,22 @@ def test_real_models_return_the_same_for_every_runtime(specimen: Specimen, metho
     )
     assert close(cpu, plain, 1e-4)
     assert close(cuda, plain, 1e-4)
+
+
+def test_a_clip_whose_convolution_others_read_gets_one_of_its_own() -> None:
+    """LRP's epsilon rule reads what stands before a ReLU6; within a convolution the runtime keeps it in its layout."""
+    model = net(f"""
+        g (float[N,16,8,8] x) => (float[N,16] y)
+        <float[16,16,3,3] w = {{{numbers("16,16,3,3")}}}, float low = {{0}}, float high = {{6}}> {{
+            a = Conv<pads=[1,1,1,1]>(x, w) b = Clip(a, low, high) c = Conv<pads=[1,1,1,1]>(b, w)
+            m = GlobalAveragePool(c) y = Flatten(m) }}
+    """)
+    lowered, plain = (compile_model(model, "lrp-eps", runtime=r) for r in ("cpu", "portable"))
+    made = {output: node for node in lowered.graph.node for output in node.output}
+    own = made[made["b"].input[0]]
+    assert (made["b"].op_type, own.op_type, own.input[0]) == ("Clip", "Conv", "a")
+    assert [node.output[0] for node in lowered.graph.node if own.output[0] in node.input] == ["b"]
+    images = np.random.default_rng(1).standard_normal((2, 16, 8, 8)).astype(np.float32)
+    found, expected = run(lowered, images), run(plain, images)
+    np.testing.assert_array_equal(found["y"], expected["y"])
+    assert close(found["attribution"], expected["attribution"])
