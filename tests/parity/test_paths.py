@@ -65,8 +65,9 @@ def test_integrated_gradients_of_whole_models(specimen: Specimen, name: str) -> 
     np.testing.assert_array_equal(returned["explained_class"], classes)
     if relative_error(returned["attribution"], expected) > 1e-4:
         # Rounding flips a ReLU at one of the many points, and nothing else differs. A trapezoid begins at the baseline,
-        # a picture all of zeros, in which whole windows of a pool are equal and rounding chooses among them.
-        if name != "trapezoid":
+        # a picture all of zeros, in which whole windows of a pool are equal and rounding chooses among them; of the
+        # three points that untrained networks get, it weighs a quarter.
+        if name != "trapezoid" or specimen.trained:
             assert_near(returned["attribution"], expected, 1e-3, f"{name} on {specimen}")
         assert_near(*integrals_as_decided(with_batch(model, "N"), x, classes, settings), 1e-4, f"{name} on {specimen}")
 
