@@ -11,8 +11,8 @@ import onnx_graphsurgeon as gs
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.value import Value
 from onnxplain.passes.optimise.rewriting import NodeRewrite
+from onnxplain.passes.optimise.steep import STEEPEST
 
-_STEEP = 2.0**127
 _WIDEST = 2
 """A steep line leaves the bounds at once, and exactly at c, where they are no further apart."""
 
@@ -28,7 +28,7 @@ class SteepClips(NodeRewrite):
 
     def rewrite(self, g: Builder, node: gs.Node) -> Value | str | None:
         if node.op == "Sign" and node.inputs[0].dtype == np.float32:
-            return g.clip(g.wrap(node.inputs[0]) * _STEEP, -1, 1)
+            return g.clip(g.wrap(node.inputs[0]) * STEEPEST, -1, 1)
         comparison = node.inputs[0].inputs[0] if node.op == "Where" and node.inputs[0].inputs else None
         if comparison is None or comparison.op not in ("Greater", "Less"):
             return None
@@ -41,7 +41,7 @@ class SteepClips(NodeRewrite):
         if abs(a - b) > _WIDEST or 0 < abs(c) < _NEAREST:
             return "its numbers are too far apart, or too near zero"
         upward = (a > b) == (comparison.op == "Greater")
-        return g.clip((x - c) * (_STEEP if upward else -_STEEP) + b, min(a, b), max(a, b))
+        return g.clip((x - c) * (STEEPEST if upward else -STEEPEST) + b, min(a, b), max(a, b))
 
 
 def _number(g: Builder, tensor: gs.Tensor, rank: int) -> float | None:

@@ -11,8 +11,11 @@ from onnxplain.ir.builder import Builder
 from onnxplain.ir.value import Value
 from onnxplain.passes.optimise.blocked import in_blocks, through_convolution
 from onnxplain.passes.optimise.rewriting import NodeRewrite
+from onnxplain.passes.optimise.steep import STEEPEST
 
-_STEEPEST, _STEEP = 2.0**127, 2.0**120
+_STEEP = 2.0**120
+"""Leaves room for the bounds: the largest of them times this is still a float32."""
+
 _SMALLEST_BOUND, _LARGEST_BOUND = 2.0**-90, 64
 
 
@@ -61,7 +64,7 @@ def _window(g: Builder, comparisons: list[gs.Node]) -> Value | None:
     if float(low.values.reshape(())) != 0 or not _ends_at(top):
         return None
     inside = g.op("HardSwish", through_convolution(g, g.wrap(y), -3 / float(top)))
-    return g.op("HardSigmoid", inside, alpha=-_STEEPEST, beta=0.0)
+    return g.op("HardSigmoid", inside, alpha=-STEEPEST, beta=0.0)
 
 
 def _ends_at(top: np.float32) -> bool:
@@ -83,5 +86,5 @@ def _step(g: Builder, comparison: gs.Node) -> Value | None:
     c = float(bound.values.reshape(()))
     if c and not _SMALLEST_BOUND <= abs(c) <= _LARGEST_BOUND:
         return None
-    slope = (_STEEPEST if c == 0 else _STEEP) * (1 if comparison.op == "Greater" else -1)
+    slope = (STEEPEST if c == 0 else _STEEP) * (1 if comparison.op == "Greater" else -1)
     return g.op("HardSigmoid", g.wrap(y), alpha=slope, beta=-c * slope if c else 0.0)

@@ -14,9 +14,8 @@ from onnxplain.ir.builder import Builder
 from onnxplain.ir.value import Value
 from onnxplain.passes.optimise.blocked import in_blocks, through_convolution
 from onnxplain.passes.optimise.rewriting import NodeRewrite
+from onnxplain.passes.optimise.steep import STEEPEST
 from onnxplain.passes.optimise.strides import repeated
-
-_STEEP = -(2.0**127)
 
 
 class RepeatedWinners(NodeRewrite):
@@ -67,7 +66,7 @@ def _before_reshape(tensor: gs.Tensor) -> gs.Node | None:
 
 def _where_zero(g: Builder, distance: Value) -> Value:
     """1 where a distance is zero, 0 where it is more."""
-    return g.op("HardSigmoid", distance, alpha=_STEEP, beta=1.0)
+    return g.op("HardSigmoid", distance, alpha=-STEEPEST, beta=1.0)
 
 
 def _numbers(g: Builder, sizes: list[int], kernel: list[int], like: Value) -> Value:
