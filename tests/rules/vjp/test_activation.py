@@ -8,6 +8,9 @@ from tests.rules.harness import against_torch, between, case, constant, real
 WIDE = between(-5, 5, 4, 7)
 """Draws on both sides of every bend."""
 
+SATURATED = between(-9, -6, 4, 7)
+"""Where the function has all but reached its bound, and its slope is what float32 must not lose."""
+
 BENDS = real([[-6, -3, -1, -0.5, 0, 0.5, 1, 3, 6]])
 
 CASES = [
@@ -27,13 +30,19 @@ CASES = [
     case("Shrink", "y = Shrink<lambd=2.0, bias=2.0>(x)", lambda x: F.softshrink(x, 2), x=WIDE),
     case("Elu", "y = Elu(x)", F.elu, x=WIDE),
     case("Elu", "y = Elu<alpha=0.75>(x)", lambda x: F.elu(x, 0.75), x=WIDE),
+    case("Elu", "y = Elu(x)", F.elu, x=SATURATED),
+    case("Elu", "y = Elu<alpha=0.75>(x)", lambda x: F.elu(x, 0.75), x=SATURATED),
     case("Selu", "y = Selu(x)", F.selu, x=WIDE, double=1e-7),
+    case("Selu", "y = Selu(x)", F.selu, x=SATURATED, double=1e-7),
     case("Selu", "y = Selu<alpha=1.5, gamma=1.25>(x)",
          lambda x: 1.25 * torch.where(x > 0, x, 1.5 * x.exp() - 1.5), x=WIDE),
     case("Celu", "y = Celu(x)", F.celu, x=WIDE, double=None),
     case("Celu", "y = Celu<alpha=2.0>(x)", lambda x: F.celu(x, 2), x=WIDE, double=None),
+    case("Celu", "y = Celu(x)", F.celu, x=SATURATED, double=None),
     case("Sigmoid", "y = Sigmoid(x)", torch.sigmoid, x=WIDE),
     case("Tanh", "y = Tanh(x)", torch.tanh, x=WIDE),
+    case("Tanh", "y = Tanh(x)", torch.tanh, x=SATURATED),
+    case("Tanh", "y = Tanh(x)", torch.tanh, x=between(6, 9, 4, 7)),
     case("Softplus", "y = Softplus(x)", F.softplus, x=WIDE),
     case("Softsign", "y = Softsign(x)", F.softsign, x=WIDE),
     case("HardSigmoid", "y = HardSigmoid(x)", lambda x: (0.2 * x + 0.5).clamp(0, 1), x=WIDE, double=1e-7),
