@@ -18,6 +18,10 @@ from onnxplain.rules.composite import DERIVATIVE, Composite
 
 Points = NDArray[np.float64]
 
+_REPEATED = 10
+"""Inputs at a time where nodes are repeated for every chunk: one at a time would repeat them tens of times, and each
+repetition is launched by itself and has little to do."""
+
 QUADRATURES = ("gauss-legendre", "left", "right", "middle", "trapezoid")
 
 BASELINE = Parameter("baseline", str, "zeros", "zeros, black, mean, blur, input (a run-time input), or a .npy file")
@@ -107,8 +111,8 @@ def construction_of(study: Study, settings: Settings) -> str:
 
 
 def _chunk(study: Study, settings: Settings, n: int) -> int:
-    """How many inputs are stacked: what was asked for, or one at a time. Raises: UsageError."""
-    asked = settings["chunk"] or 1
+    """How many inputs are stacked: what was asked for, or else what fits the construction. Raises: UsageError."""
+    asked = settings["chunk"] or _fitting(study, construction_of(study, settings), n)
     if asked > n:
         raise UsageError(f"chunk={asked} is larger than the {n} inputs there are.\n  Choose a chunk from 1 to {n}.")
     if asked > 1 and not study.stacks(asked):
@@ -117,6 +121,12 @@ def _chunk(study: Study, settings: Settings, n: int) -> int:
             f"{study.x.shape[0]}.\n  Leave chunk at 1, or export the model with a dynamic batch."
         )
     return int(asked)
+
+
+def _fitting(study: Study, construction: str, n: int) -> int:
+    """One at a time in a loop, several in repeated nodes, where the model takes them."""
+    several = min(n, _REPEATED)
+    return several if construction == "unroll" and study.stacks(several) else 1
 
 
 def _composite_of_base(settings: Settings) -> Composite:

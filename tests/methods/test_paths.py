@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import ModelProto
 
 from onnxplain.compiler import compile_model
 from onnxplain.errors import UsageError
@@ -109,13 +110,32 @@ def test_a_fixed_batch_is_stacked_where_the_model_lets_it(method: str) -> None:
         assert_near(run(compile_model(fixed, method, chunk=chunk, **n), X)["attribution"], expected, 1e-5)
 
 
-def test_more_chunks_than_a_fixed_model_can_take_are_refused() -> None:
+def joining() -> ModelProto:
     """Its Reshape joins the pictures of a batch, so that more of them mean something else."""
-    model = net(
+    return net(
         """g (float[2,3,4,4] x) => (float[2,6] y) <int64[2] s = {2, 6}, float[1,3,3,3] w = {%s}> {
-        c = Conv(x, w)  f = Transpose<perm = [2, 0, 1, 3]>(c)  k = Concat<axis = 1>(f, f, f)  r = Reshape(k, s2)
-        y = Reshape(r, s) }""".replace("%s", ",".join(["0.1"] * 27)).replace("s2)", "s)")
+        c = Conv(x, w)  a = Relu(c)  f = Transpose<perm = [2, 0, 1, 3]>(a)  k = Concat<axis = 1>(f, f, f)
+        y = Reshape(k, s) }""".replace("%s", ",".join(["0.1"] * 27))
     )
+
+
+@pytest.mark.parametrize("method", [IG, SMOOTH])
+def test_repeated_nodes_take_ten_inputs_each_where_the_model_lets_them(method: str) -> None:
+    n = "steps" if method == IG else "samples"
+
+    def passes(model: ModelProto, times: int) -> int:
+        weights = next(node.input[1] for node in model.graph.node if node.op_type == "Conv")
+        compiled = compile_model(model, method, runtime="cuda", **{n: times})
+        return sum(node.op_type == "Conv" and node.input[1] == weights for node in compiled.graph.node) - 1
+
+    assert [passes(plain(), times) for times in (4, 10, 25)] == [1, 1, 3]
+    assert passes(joining(), 4) == 4
+    unrolled = attribution(method, **{n: 25}, construction="unroll")
+    assert_near(unrolled, attribution(method, **{n: 25}, construction="loop"), 1e-5)
+
+
+def test_more_chunks_than_a_fixed_model_can_take_are_refused() -> None:
+    model = joining()
     with pytest.raises(UsageError, match="chunk=2 needs a model that takes several inputs at once") as caught:
         compile_model(model, IG, steps=4, chunk=2)
     assert "fixed to a batch of 2" in str(caught.value)
