@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from onnxplain.ir.model import Model
 from onnxplain.passes.base import Pass
 from onnxplain.passes.optimise.blocked import EnterBlockedLayout
-from onnxplain.passes.optimise.choices import SteepClips
+from onnxplain.passes.optimise.choices import BentLines, SteepClips
 from onnxplain.passes.optimise.convolution import FlipUnitStride
 from onnxplain.passes.optimise.dead_code import DropDeadCode
+from onnxplain.passes.optimise.joined import JoinedTransposes
 from onnxplain.passes.optimise.loops import OwnWeights
 from onnxplain.passes.optimise.masks import BlockedMasks
 from onnxplain.passes.optimise.placement import CountOnDevice, WideDequantisation
@@ -17,17 +18,20 @@ from onnxplain.passes.optimise.repeats import RepeatedWinners
 from onnxplain.passes.optimise.scatter import PlainScatter
 from onnxplain.passes.optimise.shares import ShareOfItself
 from onnxplain.passes.optimise.shifts import ShiftInBlocks, ShiftIntoBias
-from onnxplain.passes.optimise.strides import DepthwiseStrides
+from onnxplain.passes.optimise.strides import DepthwiseStrides, PointStrides
 from onnxplain.passes.optimise.winners import PlainWinners
 
-_ANYWHERE = (DropDeadCode(), ShareOfItself(), DropDeadCode(), ShiftIntoBias(), DropDeadCode())
+_ANYWHERE = (DropDeadCode(), ShareOfItself(), BentLines(), DropDeadCode(), ShiftIntoBias(), DropDeadCode())
 
 LOWERING: Mapping[str, tuple[Pass[Model], ...]] = {
     "portable": (*_ANYWHERE, PlainWinners(), PlainScatter(), DropDeadCode()),
     "cpu": (
         *_ANYWHERE,
         FlipUnitStride(),
+        JoinedTransposes(),
+        DropDeadCode(),
         DepthwiseStrides(),
+        PointStrides(),
         RepeatedWinners(),
         DropDeadCode(),
         BlockedMasks(),

@@ -7,6 +7,8 @@ takes the result, and all that follows up to the next convolution, outside as we
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import onnx_graphsurgeon as gs
 
@@ -23,27 +25,32 @@ _WITHIN = frozenset({"Clip", "LeakyRelu"})
 """What stays in the layout only where it is computed within a convolution, as its one reader."""
 
 _JOINING = frozenset({"Add", "Mul", "Sum"})
+_DEFAULTS = (("dilations", [1, 1]), ("strides", [1, 1]), ("pads", [0, 0, 0, 0]), ("kernel_shape", [1, 1]))
 
 
 class EnterBlockedLayout(Pass[Model]):
     """Where one operand of a sum or product is in the blocked layout and the other is not, bring the other in.
 
     A depthwise 1x1 convolution with ones does nothing but change the layout. It costs one pass over the tensor, less
-    than the reorderings of all that would follow outside. The same convolution in front of a Clip, whose own one others
-    read as it is, keeps the Clip in the layout.
+    than the reorderings of all that would follow outside. The same convolution in front of a Clip or a LeakyRelu, whose
+    own one others read as it is, keeps it in the layout.
     """
 
     def run(self, model: Model) -> Report:
         return Report(self._visit(Builder(model), model.graph, set()))
 
     def _visit(self, g: Builder, graph: gs.Graph, blocked: set[str]) -> int:
+        copies: Counter[str] = Counter()
         changed, nodes = 0, []
         for node in graph.nodes:
             changed += sum(self._visit(g, body, set(blocked)) for body in node.subgraphs())
             index = _to_bring_in(node, blocked)
             if index is not None:
                 with g.body() as emitted, g.scope(f"{node.name.removeprefix('onnxplain/')}/blocked"):
-                    node.inputs[index] = through_convolution(g, g.wrap(node.inputs[index])).tensor
+                    x = node.inputs[index]
+                    copies[x.name] += node.op in _WITHIN
+                    copy = copies[x.name] if node.op in _WITHIN else 0
+                    node.inputs[index] = through_convolution(g, g.wrap(x), copy=copy).tensor
                 nodes += emitted
                 blocked.add(node.inputs[index].name)
                 changed += 1
@@ -61,20 +68,25 @@ def in_blocks(tensor: gs.Tensor) -> bool:
     return computed and len(shape) == 4 and isinstance(shape[1], int) and shape[1] % _BLOCK == 0
 
 
-def through_convolution(g: Builder, x: Value, scale: float = 1.0, shift: float = 0.0) -> Value:
-    """scale x + shift, by a depthwise 1x1 convolution."""
+def through_convolution(g: Builder, x: Value, scale: float = 1.0, shift: float = 0.0, copy: int = 0) -> Value:
+    """scale x + shift, by a depthwise 1x1 convolution.
+
+    copy: equal nodes become one, here and in the runtime, and one with two readers has nothing computed within it.
+          Those with different numbers differ in defaults that are written out.
+    """
     channels = int(x.shape[1] or 0)
     bias = g.constant(np.full(channels, shift, np.float32)) if shift else None
-    return g.op("Conv", x, g.constant(np.full((channels, 1, 1, 1), scale, np.float32)), bias, group=channels)
+    said = {name: value for bit, (name, value) in enumerate(_DEFAULTS) if copy >> bit & 1}
+    return g.op("Conv", x, g.constant(np.full((channels, 1, 1, 1), scale, np.float32)), bias, group=channels, **said)
 
 
 def _to_bring_in(node: gs.Node, blocked: set[str]) -> int | None:
     """Which operand of a node is to go through a convolution, so that the node runs in the layout."""
     readers = [reader for t in node.outputs for reader in t.outputs]
-    if node.op == "Clip":
+    if node.op in _WITHIN:
         x = node.inputs[0]
         bounded = all(isinstance(t, gs.Constant) or t.is_empty() for t in node.inputs[1:])
-        wanted = any(reader.op == "Conv" for reader in readers)
+        wanted = any(reader.op == "Conv" or (reader.op in _JOINING and _alike(reader)) for reader in readers)
         return 0 if bounded and wanted and x.name in blocked and len(x.outputs) > 1 else None
     stays = bool(readers) and all(reader.op == "Conv" or reader.op in _JOINING | _SAME for reader in readers)
     if node.op in _JOINING and len(node.inputs) == 2 and _alike(node) and stays:

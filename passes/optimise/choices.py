@@ -1,4 +1,4 @@
-"""Choices between two numbers, as bounds of a steep line.
+"""Choices between two numbers, as bounds of a steep line, and between two lines, as an activation.
 
 ONNX Runtime's CPU kernels of Where and Sign go element by element, those of Mul, Add and Clip take sixteen at a time.
 """
@@ -42,6 +42,23 @@ class SteepClips(NodeRewrite):
             return "its numbers are too far apart, or too near zero"
         upward = (a > b) == (comparison.op == "Greater")
         return g.clip((x - c) * (STEEPEST if upward else -STEEPEST) + b, min(a, b), max(a, b))
+
+
+class BentLines(NodeRewrite):
+    """max(x, c x) for a c below 1, as gamma's denominators have it, is LeakyRelu(x): one operator instead of two."""
+
+    def rewrite(self, g: Builder, node: gs.Node) -> Value | str | None:
+        if node.op != "Max" or len(node.inputs) != 2:
+            return None
+        for x, scaled in (node.inputs, node.inputs[::-1]):
+            maker = scaled.inputs[0] if scaled.inputs else None
+            if maker is None or maker.op != "Mul" or x.name not in (t.name for t in maker.inputs):
+                continue
+            slope = _number(g, next(t for t in maker.inputs if t.name != x.name), g.wrap(x).rank)
+            if slope is None or slope >= 1 or x.dtype != np.float32:
+                return "the slope is no number below 1, or not in single precision"
+            return g.op("LeakyRelu", g.wrap(x), alpha=slope)
+        return None
 
 
 def _number(g: Builder, tensor: gs.Tensor, rank: int) -> float | None:

@@ -49,6 +49,34 @@ class DepthwiseStrides(NodeRewrite):
         return g.op("Conv", spaced, exchanged(g, w, group), pads=[*before, *after], dilations=dilations, group=group)
 
 
+class PointStrides(NodeRewrite):
+    """Filters of one element: the convolution first, while the tensor is small, and then the zeros between.
+
+    What a shortcut with a stride sends back. The runtime's own kernel multiplies matrices and scatters.
+    """
+
+    def rewrite(self, g: Builder, node: gs.Node) -> Value | str | None:
+        if node.op != "ConvTranspose" or len(node.inputs) != 2:
+            return None
+        dy, w = (g.wrap(t) for t in node.inputs)
+        strides = list(node.attrs.get("strides", [1]))
+        if all(s == 1 for s in strides) or set(w.shape[2:]) != {1}:
+            return None
+        if (
+            w.rank != 4
+            or dy.dtype != np.float32
+            or not all(isinstance(size, int) for size in (*w.shape, *dy.shape[2:]))
+        ):
+            return "it is not over two axes of known size, in single precision"
+        if any(node.attrs.get("pads", [])) or list(node.attrs.get("output_padding", [0, 0])) != [
+            s - 1 for s in strides
+        ]:
+            return "what it returns does not end with the zeros behind the last element"
+        group = int(node.attrs.get("group", 1))
+        dense = g.op("Conv", dy, exchanged(g, w, group), group=group)
+        return repeated(g, dense, strides) * _grid(g, [int(size or 0) for size in dy.shape[2:]], strides, dy)
+
+
 def repeated(g: Builder, x: Value, times: list[int]) -> Value:
     """(N, C, *S) -> (N, C, *(S times)): each element so often in a row along each axis."""
     scales = g.constant(np.asarray([1, 1, *times], np.float32))

@@ -1,4 +1,4 @@
-"""Choices between two numbers by a comparison, and signs, as bounds of a steep line."""
+"""Choices between two numbers, and signs, as bounds of a steep line; between two lines as a LeakyRelu."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnxplain.ir.save import to_proto
-from onnxplain.passes.optimise.choices import SteepClips
+from onnxplain.passes.optimise.choices import BentLines, SteepClips
 from onnxplain.passes.optimise.dead_code import DropDeadCode
 from tests.passes.graphs import operators, refusals, typed
 from tests.running import net, run
@@ -73,3 +73,30 @@ def test_a_sign_is_a_clip_and_exact() -> None:
 def test_elsewhere_it_stays(text: str, why: str) -> None:
     changed, declined = refusals(typed(text), SteepClips())
     assert (changed, [r.why for r in declined]) == (0, [why])
+
+
+def lines(maximum: str, slope: float, kind: str = "float") -> str:
+    return f"g ({kind}[N,K] x) => ({kind}[N,K] y) <{kind} c = {{{slope}}}> {{ m = Mul(x, c) y = {maximum} }}"
+
+
+@pytest.mark.parametrize("maximum", ["Max(x, m)", "Max(m, x)"])
+@pytest.mark.parametrize("slope", [-1.25, -1.0, 0.5])
+def test_the_larger_of_two_lines_through_zero_is_a_leaky_relu(maximum: str, slope: float) -> None:
+    text = lines(maximum, slope)
+    model = typed(text)
+    assert refusals(model, BentLines()) == (1, ())
+    DropDeadCode().run(model)
+    assert operators(model) == ["LeakyRelu"]
+    finite = np.array([[0.0, -0.0, 1, -1, 1e30, -1e30, TINY, -TINY, np.inf, -np.inf, np.nan]], np.float32)
+    np.testing.assert_array_equal(run(to_proto(model), finite)["y"], run(net(text), finite)["y"])
+
+
+@pytest.mark.parametrize("text", [lines("Max(x, m)", 2.0), lines("Max(x, m)", -1.25, "double")])
+def test_lines_stay_where_the_other_would_be_larger_or_the_slope_be_rounded(text: str) -> None:
+    changed, declined = refusals(typed(text), BentLines())
+    assert changed == 0
+    assert [r.why for r in declined] == ["the slope is no number below 1, or not in single precision"]
+
+
+def test_other_maxima_are_not_looked_at() -> None:
+    assert refusals(typed("g (float[N,K] x) => (float[N,K] y) { r = Relu(x) y = Max(x, r) }"), BentLines()) == (0, ())

@@ -238,3 +238,33 @@ def test_a_clip_whose_convolution_others_read_gets_one_of_its_own() -> None:
     found, expected = run(lowered, images), run(plain, images)
     np.testing.assert_array_equal(found["y"], expected["y"])
     assert close(found["attribution"], expected["attribution"])
+
+
+def test_what_is_computed_within_a_convolution_gets_one_for_each_of_its_kind(tmp_path: Path) -> None:
+    """Gamma reads LeakyRelu(y) for its denominator and the negative part of y for the layer behind, both in blocks."""
+    model = net(f"""
+        g (float[N,16,8,8] x) => (float[N,16] y) <float[16,16,3,3] w = {{{numbers("16,16,3,3")}}}> {{
+            z = Conv<pads=[1,1,1,1]>(x, w)  a = Relu(z)
+            b = Conv<pads=[1,1,1,1]>(a, w)  c = Conv<pads=[1,1,1,1]>(b, w)  s = Add(c, b)
+            m = GlobalAveragePool(s)  y = Flatten(m) }}
+    """)
+    lowered, plain = (compile_model(model, "lrp-gamma", runtime=r) for r in ("cpu", "portable"))
+    made = {output: node for node in lowered.graph.node for output in node.output}
+    bent = [node for node in lowered.graph.node if node.op_type in ("LeakyRelu", "Clip")]
+    own = [made[node.input[0]] for node in bent if made.get(node.input[0], node).input[0] == "b"]
+    assert [node.op_type for node in own] == ["Conv", "Conv"]
+    assert own[0].output != own[1].output
+    images = np.random.default_rng(1).standard_normal((2, 16, 8, 8)).astype(np.float32)
+    assert close(run(lowered, images)["attribution"], run(plain, images)["attribution"])
+    fused = within_convolutions(lowered, tmp_path / "optimised.onnx")
+    assert fused["LeakyRelu"] == 2
+    assert fused["Clip"] >= 1
+
+
+def within_convolutions(model: onnx.ModelProto, path: Path) -> Counter[str]:
+    """What ONNX Runtime computes within convolutions, from its own graph, which it writes to a file."""
+    options = ort.SessionOptions()
+    options.log_severity_level, options.optimized_model_filepath = 4, str(path)
+    ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    attributes = [a for node in onnx.load(path).graph.node for a in node.attribute]
+    return Counter(a.s.decode() for a in attributes if a.name == "activation")

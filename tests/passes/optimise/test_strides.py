@@ -1,11 +1,11 @@
-"""Strided transposed convolutions of each channel by itself, as repeated elements and a convolution of stride 1."""
+"""Strided transposed convolutions as repeated elements and a convolution of stride 1, in one order or the other."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from onnxplain.passes.optimise.strides import DepthwiseStrides
+from onnxplain.passes.optimise.strides import DepthwiseStrides, PointStrides
 from tests.passes.graphs import assert_unchanged, operators, refusals, typed
 
 
@@ -66,3 +66,39 @@ def test_elsewhere_it_stays(attributes: str, filters: str, x: str, why: str) -> 
 
 def test_a_stride_of_one_is_not_looked_at() -> None:
     assert refusals(typed(graph("group=3")), DepthwiseStrides()) == (0, ())
+
+
+@pytest.mark.parametrize(
+    ("attributes", "filters"),
+    [
+        ("strides=[2,2], output_padding=[1,1]", "3,2,1,1"),
+        ("strides=[3,1], output_padding=[2,0]", "3,2,1,1"),
+        ("group=3, strides=[2,2], output_padding=[1,1]", "3,2,1,1"),
+        ("strides=[2,2], output_padding=[1,1], pads=[0,0,0,0]", "3,2,1,1"),
+    ],
+)
+def test_filters_of_one_element_convolve_before_the_zeros_are_written(attributes: str, filters: str) -> None:
+    text = graph(attributes, filters).replace("float[N,3,A,B] y", "float[N,C,A,B] y")
+    model = typed(text)
+    assert refusals(model, PointStrides()) == (1, ())
+    found = operators(model)
+    assert "ConvTranspose" not in found
+    assert found.index("Conv") < found.index("Resize")
+    assert_unchanged(model, text, [(1, 3, 5, 4), (2, 3, 5, 4)])
+
+
+@pytest.mark.parametrize(
+    ("attributes", "x", "why"),
+    [
+        ("strides=[2,2]", "N,3,5,4", "what it returns does not end with the zeros behind the last element"),
+        ("strides=[2,2], output_padding=[1,1]", "N,3,H,4", "it is not over two axes of known size"),
+    ],
+)
+def test_with_one_element_it_stays_where_zeros_are_cut_or_sizes_unknown(attributes: str, x: str, why: str) -> None:
+    changed, declined = refusals(typed(graph(attributes, "3,2,1,1", x=x).replace("N,3,A", "N,C,A")), PointStrides())
+    assert changed == 0
+    assert [r.why.startswith(why) for r in declined] == [True]
+
+
+def test_larger_filters_are_not_looked_at() -> None:
+    assert refusals(typed(graph("strides=[2,2]", "3,3,2,2")), PointStrides()) == (0, ())
