@@ -11,6 +11,7 @@ from onnxplain.passes.optimise.choices import BentLines, SteepClips
 from onnxplain.passes.optimise.convolution import FlipUnitStride
 from onnxplain.passes.optimise.dead_code import DropDeadCode
 from onnxplain.passes.optimise.joined import JoinedTransposes
+from onnxplain.passes.optimise.kept import KeptByChoice
 from onnxplain.passes.optimise.loops import OwnWeights
 from onnxplain.passes.optimise.masks import BlockedMasks
 from onnxplain.passes.optimise.placement import CountOnDevice, WideDequantisation
@@ -21,11 +22,12 @@ from onnxplain.passes.optimise.shifts import ShiftInBlocks, ShiftIntoBias
 from onnxplain.passes.optimise.strides import DepthwiseStrides, PointStrides
 from onnxplain.passes.optimise.winners import PlainWinners
 
-_ANYWHERE = (DropDeadCode(), ShareOfItself(), BentLines(), DropDeadCode(), ShiftIntoBias(), DropDeadCode())
+_ANYWHERE = (DropDeadCode(), ShareOfItself(), DropDeadCode(), ShiftIntoBias(), DropDeadCode())
 
 LOWERING: Mapping[str, tuple[Pass[Model], ...]] = {
     "portable": (*_ANYWHERE, PlainWinners(), PlainScatter(), DropDeadCode()),
     "cpu": (
+        BentLines(),
         *_ANYWHERE,
         FlipUnitStride(),
         JoinedTransposes(),
@@ -41,6 +43,6 @@ LOWERING: Mapping[str, tuple[Pass[Model], ...]] = {
         EnterBlockedLayout(),
         OwnWeights(),
     ),
-    "cuda": (*_ANYWHERE, CountOnDevice(), WideDequantisation(), DropDeadCode()),
+    "cuda": (BentLines(), *_ANYWHERE, KeptByChoice(), CountOnDevice(), WideDequantisation(), DropDeadCode()),
 }
 """What is done last, by the runtime that the graph is for. No rule knows of it."""
