@@ -20,11 +20,11 @@ sys.path.insert(0, str(ROOT))
 
 import onnxplain  # noqa: E402
 from benchmarks.page import put  # noqa: E402
+from benchmarks.settled import shortest  # noqa: E402
 from benchmarks.speed import export  # noqa: E402
 from onnxplain.ir.model import Model  # noqa: E402
 from onnxplain.passes.base import Pass  # noqa: E402
 from onnxplain.passes.optimise import LOWERING  # noqa: E402
-from onnxplain.runtime.measure import compare  # noqa: E402
 
 COLUMNS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("ResNet-50", "gradient"): {},
@@ -35,9 +35,6 @@ COLUMNS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("MobileNetV2", "lrp-eps"): {},
 }
 """What is measured: network and method, and the method's settings."""
-
-_AGREEING = 1.01
-"""A cell is measured until its two shortest turns are no further apart than this, or there have been `turns`."""
 
 NONE = "nothing"
 STEPS = {
@@ -72,22 +69,9 @@ def cell(
     """Forward passes, the shortest run over the shortest, and reorderings."""
     with patch("onnxplain.compiler.LOWERING", {**LOWERING, "cpu": passes}):
         onnxplain.compile_file(model, explained, method, runtime="cpu", **settings)
-    taken: tuple[list[float], list[float]] = [], []
-    for _ in range(turns):
-        found = compare(model, explained, provider="cpu", batch=1, runs=runs, turns=1, threads=2)
-        for shortest, costs in zip(taken, (found.explained, found.forward), strict=True):
-            shortest.append(min(min(cost.milliseconds) for cost in costs))
-        if all(map(settled, taken)):
-            break
-    nodes = found.explained[0].nodes
-    reorders = nodes.get("nchwc.ReorderInput", 0) + nodes.get("nchwc.ReorderOutput", 0)
-    return f"{min(taken[0]) / min(taken[1]):.2f} ({reorders})"
-
-
-def settled(shortest: list[float]) -> bool:
-    """Whether the two least of some turns agree: a slow phase of the machine is hardly as slow twice."""
-    one, other = sorted(shortest)[:2] if len(shortest) > 1 else (0.0, 1.0)
-    return other <= one * _AGREEING
+    found = shortest(model, explained, batch=1, runs=runs, turns=turns)
+    reorders = found.nodes.get("nchwc.ReorderInput", 0) + found.nodes.get("nchwc.ReorderOutput", 0)
+    return f"{found.passes:.2f} ({reorders})"
 
 
 def main() -> None:

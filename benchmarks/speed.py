@@ -1,9 +1,10 @@
 """What each method costs on CPU, in forward passes of the same model in the same runtime, beside Captum and zennit.
 
-    python benchmarks/speed.py [--turns 3] [--runs 7] [--batch 1] [--networks ResNet-50,...] [--peers]
+    python benchmarks/speed.py [--turns 8] [--runs 5] [--batch 1] [--networks ResNet-50,...] [--peers]
 
-Each graph runs in a process of its own, the forward pass and the explanation in turns. A torch method is timed in this
-process and divided by the same network's forward pass in ONNX Runtime, which is what a user would run otherwise.
+Each graph runs in a process of its own, the forward pass and the explanation in turns, until neither gets shorter; the
+figure is the shortest run over the shortest (benchmarks/settled.py). A torch method is timed in this process likewise,
+and divided by the same network's forward pass in ONNX Runtime, which is what a user would run otherwise.
 Writes benchmarks/results/cpu.json and, between its markers, docs/performance.md.
 """
 
@@ -19,7 +20,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,7 +31,7 @@ import onnxplain  # noqa: E402
 from benchmarks.networks import NETWORKS, seeded  # noqa: E402
 from benchmarks.page import put  # noqa: E402
 from benchmarks.peers import PEERS  # noqa: E402
-from onnxplain.runtime.measure import compare  # noqa: E402
+from benchmarks.settled import least, shortest  # noqa: E402
 
 Goals = tuple[float, float, float]
 
@@ -72,7 +72,7 @@ CASES: dict[str, Case] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one network: forward passes (median, least, most), the file's size over the model's."""
+    """One method on one network: forward passes (also the least and the most of a turn), the file over the model."""
 
     network: str
     method: str
@@ -99,15 +99,11 @@ def export(name: str, folder: Path) -> tuple[torch.nn.Module, Path]:
     return net, path
 
 
-def timed(run: Callable[[], object], times: int = 5) -> float:
-    """Milliseconds of the median run, after one for warming up."""
+def timed(run: Callable[[], object]) -> float:
+    """Milliseconds of one run."""
+    began = time.perf_counter()
     run()
-    took = []
-    for _ in range(times):
-        began = time.perf_counter()
-        run()
-        took.append((time.perf_counter() - began) * 1e3)
-    return median(took)
+    return (time.perf_counter() - began) * 1e3
 
 
 def measured(network: str, column: int, net: torch.nn.Module, model: Path, name: str, args: argparse.Namespace) -> Row:
@@ -117,17 +113,15 @@ def measured(network: str, column: int, net: torch.nn.Module, model: Path, name:
     began = time.perf_counter()
     onnxplain.compile_file(model, explained, case.method, runtime=args.runtime, **case.settings)
     seconds = time.perf_counter() - began
-    found = compare(model, explained, provider="cpu", batch=args.batch, runs=args.runs, turns=args.turns, threads=2)
-    ratios = [ratio / case.divisor for ratio in found.ratios]
-    forward = median(cost.typical for cost in found.forward)
-    nodes = found.explained[0].nodes
+    found = shortest(model, explained, batch=args.batch, runs=args.runs, turns=args.turns)
+    ratios, nodes = [ratio / case.divisor for ratio in found.ratios], found.nodes
     image = torch.randn(args.batch, 3, 224, 224)
     peers = {}
     for peer, methods in PEERS.items() if args.peers else ():
         if name in methods:
-            peers[peer] = _peer(methods[name], net, image, forward * case.divisor)
+            peers[peer] = _peer(methods[name], net, image, found.forward * case.divisor, args.turns)
     row = Row(
-        network, name, median(ratios), min(ratios), max(ratios), forward,
+        network, name, found.passes / case.divisor, min(ratios), max(ratios), found.forward,
         explained.stat().st_size / model.stat().st_size, seconds,
         nodes.get("nchwc.ReorderInput", 0) + nodes.get("nchwc.ReorderOutput", 0),
         case.goals[column] if case.goals and args.batch == 1 else None, peers,
@@ -139,10 +133,12 @@ def measured(network: str, column: int, net: torch.nn.Module, model: Path, name:
 
 
 def _peer(
-    explain: Callable[..., Callable[[], object]], net: torch.nn.Module, image: Any, forward: float
+    explain: Callable[..., Callable[[], object]], net: torch.nn.Module, image: Any, forward: float, turns: int
 ) -> float | None:
     try:
-        return timed(explain(net, image, STEPS), 3) / forward
+        run = explain(net, image, STEPS)
+        run()
+        return least(lambda: timed(run), turns) / forward
     except Exception as error:  # a peer that cannot do it is a result
         print(f"    fails: {type(error).__name__}: {str(error)[:100]}")
         return None
@@ -172,8 +168,8 @@ def _said(passes: float | None) -> str:
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--turns", type=int, default=8)
+    parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--runtime", default="cpu")
     parser.add_argument("--networks", default=",".join(NETWORKS))
