@@ -139,11 +139,13 @@ class Study:
         times, rest = points.shape[0], g.shape(x, 1)
         if not isinstance(times, int):
             raise ValueError("the number of points must be known")
+        seed = self.target.seed
         if times == 1:  # without a Reshape the runtime sees that the batch is the input's own
             stacked = g.named(g.squeeze(points, [0]), x.shape)
         else:
-            stacked = g.named(g.reshape(points, g.concat([g.ints([-1]), rest], axis=0)), [None, *x.shape[1:]])
-        seed = self.target.seed if times == 1 else g.op("Tile", self.target.seed, g.ints([times, 1]))
+            batch = _times(x.shape[0], times)
+            stacked = g.named(g.reshape(points, g.concat([g.ints([-1]), rest], axis=0)), [batch, *x.shape[1:]])
+            seed = g.named(g.op("Tile", seed, g.ints([times, 1])), [batch, *seed.shape[1:]])
         stacked = g.cast(stacked, x)
         other = twin(g, self.trace, stacked, "path")
         study = replace(self, x=stacked, trace=other.trace(self.trace), target=replace(self.target, seed=seed))
@@ -180,3 +182,8 @@ class Study:
         """The explained class's score (N,) of a forward pass of batch 1 or N."""
         g, scores = self.g, other.score
         return g.sum(g.squeeze(scores, list(range(2, scores.rank))) * self.target.seed, [1], keepdims=False)
+
+
+def _times(batch: Dim, times: int) -> Dim:
+    """The size of so many batches. It has a name, or two tensors of a residual sum would not be known to be alike."""
+    return batch * times if isinstance(batch, int) else f"{times}*{batch or 'batch'}"

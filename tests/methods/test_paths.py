@@ -13,6 +13,7 @@ from onnx import ModelProto
 from onnxplain.compiler import compile_model
 from onnxplain.errors import UsageError
 from onnxplain.methods.paths import QUADRATURES, quadrature
+from onnxplain.placement.lint import place
 from tests.catalogue import SPECIMENS, Specimen, parameters, with_batch
 from tests.models.nets import Plain, ready
 from tests.running import assert_near, net, operators, run
@@ -132,6 +133,29 @@ def test_repeated_nodes_take_ten_inputs_each_where_the_model_lets_them(method: s
     assert passes(joining(), 4) == 4
     unrolled = attribution(method, **{n: 25}, construction="unroll")
     assert_near(unrolled, attribution(method, **{n: 25}, construction="loop"), 1e-5)
+
+
+RESIDUAL = net(
+    """g (float[N,3,4,4] x) => (float[N,3] y) <float[3,3,3,3] w = {%s}> {
+    c = Conv<pads = [1, 1, 1, 1]>(x, w)  a = Relu(c)  d = Conv<pads = [1, 1, 1, 1]>(a, w)  s = Add(d, a)
+    b = Relu(s)  m = GlobalAveragePool(b)  y = Flatten(m) }""".replace(
+        "%s", ",".join(f"{v:.3f}" for v in np.random.default_rng(3).standard_normal(81))
+    )
+)
+
+
+@pytest.mark.parametrize("method", [IG, SMOOTH])
+@pytest.mark.parametrize("batch", ["N", 2])
+def test_of_stacked_inputs_sizes_are_known_to_be_alike(method: str, batch: str | int) -> None:
+    """A residual sum of two tensors whose batches have no name would be summed over axes found when it runs."""
+    model = RESIDUAL if batch == "N" else with_batch(RESIDUAL, 2)
+    n = {"steps" if method == IG else "samples": 6}
+    compiled = compile_model(model, method, runtime="cuda", chunk=3, **n)
+    assert ("", "NonZero") not in operators(compiled.graph)
+    assert not set(place(compiled).shapes) & {node.name for node in compiled.graph.node if "/Add/" in node.name}
+    x = np.random.default_rng(5).standard_normal((2, 3, 4, 4)).astype(np.float32)
+    alone = run(compile_model(model, method, chunk=1, **n), x)["attribution"]
+    assert_near(run(compiled, x)["attribution"], alone, 1e-5)
 
 
 def test_more_chunks_than_a_fixed_model_can_take_are_refused() -> None:
