@@ -308,16 +308,18 @@ class Builder(Emitter):
 
     # -- broadcasting -----------------------------------------------------------------------------------------------
 
-    def unbroadcast(self, d: Value, operand: Value) -> Value:
+    def unbroadcast(self, d: Value, operand: Value, *, fixed: int = 0) -> Value:
         """d summed over the axes along which `operand` was broadcast, so that it has the operand's shape.
 
-        Where a size is known only at run time, the running graph decides.
+        fixed: how many of the last axes are never broadcast, whatever their sizes.
+        Where the size of another is known only at run time, the running graph decides.
         """
         if d.rank > operand.rank:
             d = self.sum(d, range(d.rank - operand.rank), keepdims=False)
         pairs = list(zip(d.shape, operand.shape, strict=False))
         if d.rank < operand.rank or any(have == 1 and want != 1 for have, want in pairs):
             return self.expand_like(d, operand)
+        pairs = pairs[: max(operand.rank - fixed, 0)]
         d = self.sum(d, [axis for axis, (have, want) in enumerate(pairs) if want == 1 and have != 1])
         if all(isinstance(want, int) or (have == want and want is not None) for have, want in pairs):
             return d

@@ -53,6 +53,12 @@ BROADCASTING = frozenset(
 )
 """Operators that stretch an operand: what a rule returns for it may have the output's shape; the walk sums it back."""
 
+
+def fixed_axes(op: str, index: int) -> int:
+    """How many of an operand's last axes a BROADCASTING operator never stretches: those that a product sums over."""
+    return 2 if op in ("MatMul", "Gemm") and index < 2 else 0
+
+
 NONDIFFERENTIABLE = frozenset(
     {
         "Shape", "Size", "Constant", "ConstantOfShape", "EyeLike", "NonZero",

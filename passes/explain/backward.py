@@ -14,7 +14,7 @@ from onnxplain.passes.explain.trace import Trace
 from onnxplain.passes.explain.twin import Twin
 from onnxplain.passes.explain.widen import narrow, widened
 from onnxplain.rules.composite import Composite, Entry
-from onnxplain.rules.table import BROADCASTING
+from onnxplain.rules.table import BROADCASTING, fixed_axes
 
 Observer = Callable[[Site, "tuple[Value | None, ...]", "tuple[Value | None, ...]"], None]
 """Called after each site with what arrived at its outputs and what was passed to its operands."""
@@ -75,7 +75,7 @@ def _shaped(g: Builder, site: Site, index: int, flow: Value | None, trace: Trace
     if flow is None or operand is None or operand.name not in trace.varying:
         return None
     if site.op in BROADCASTING:
-        flow = g.unbroadcast(flow, operand)
+        flow = g.unbroadcast(flow, operand, fixed=fixed_axes(site.op, index))
     return g.named(flow, operand.shape)
 
 

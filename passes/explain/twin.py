@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import onnx_graphsurgeon as gs
 from onnx.shape_inference import InferenceError
 
 from onnxplain.ir.builder import Builder
@@ -51,8 +52,22 @@ def twin(g: Builder, original: Trace, x: Value, label: str) -> Twin:
         with g.scope(f"{label}/{node.name}"):
             outputs = g.copy(node, operands)
         for tensor, output in zip(node.outputs, outputs, strict=True):
-            values[tensor.name] = output
+            values[tensor.name] = _sized_like(g, output, tensor, original.source.shape[0], x.shape[0])
     return Twin(values, values.get(original.score.name, original.score), x)
+
+
+def _sized_like(g: Builder, output: Value, original: gs.Tensor, batch: Dim, other: Dim) -> Value:
+    """A twin with the sizes that its original has, where inference lost them: through a Reshape, say.
+
+    Of a batch with a name, which is the other batch's in the twin; sizes that are numbers do not depend on it then.
+    """
+    if not isinstance(batch, str) or original.shape is None or output.tensor.shape is None:
+        return output
+    renamed = other if isinstance(other, str) else None
+    sizes = [size if isinstance(size, int) else renamed if size == batch else None for size in original.shape]
+    if len(sizes) != output.rank:
+        return output
+    return g.named(output, [have if size is None else size for size, have in zip(sizes, output.shape, strict=True)])
 
 
 def value_at(g: Builder, original: Trace, value: Value, x: Value, label: str) -> Value:

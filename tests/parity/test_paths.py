@@ -77,7 +77,7 @@ def integrals_as_decided(
 ) -> tuple[Array, Tensor]:
     """The unrolled graph's result, and autograd's with every ReLU and pool decided as that graph decided it."""
     nodes, weights = quadrature(settings["quadrature"], settings["steps"])
-    unrolled = compile_model(model, "integrated-gradients", construction="unroll", **settings)
+    unrolled = compile_model(model, "integrated-gradients", construction="unroll", chunk=1, **settings)
     feeds = {unrolled.graph.input[0].name: x}
     points = [np.float32(node) * x for node in nodes]
     found = gradients_as_decided(unrolled, model, feeds, points, classes)
@@ -173,7 +173,7 @@ def test_smoothgrad_of_whole_models(specimen: Specimen, variant: str, monkeypatc
     if relative_error(returned["attribution"], expected) > 1e-4:
         # rounding flips a ReLU on one of the noisy copies, and nothing else differs
         assert_near(returned["attribution"], expected, 1e-3, f"{variant} on {specimen}")
-        unrolled = compile_model(with_batch(model, "N"), "smoothgrad", construction="unroll", **settings)
+        unrolled = compile_model(with_batch(model, "N"), "smoothgrad", construction="unroll", chunk=1, **settings)
         points = [x + 0.15 * ranges.reshape(-1, *[1] * (x.ndim - 1)) * each for each in feeds["noise"]]
         found = torch.stack(gradients_as_decided(unrolled, with_batch(model, "N"), feeds, points, classes))
         wanted = {"mean": found.mean(0), "squared": (found**2).mean(0), "vargrad": found.var(0, correction=0)}

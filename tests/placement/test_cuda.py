@@ -65,3 +65,12 @@ def test_a_network_in_half_precision() -> None:
     half = convert_float_to_float16(exported("plain"))
     for method in ("gradient", "lrp-epsilon-plus", "deeplift-rescale", "grad-cam"):
         assert broken(half, method) == []
+
+
+@pytest.mark.parametrize("method", ["gradient", "lrp-epsilon-plus", "integrated-gradients", "smoothgrad"])
+@pytest.mark.parametrize("specimen", parameters(REAL))
+def test_no_axis_to_sum_over_is_found_at_run_time(specimen: Specimen, method: str) -> None:
+    """It would be found on the CPU at every residual sum, product and bias, where sizes have lost their names."""
+    (known,) = (m for m in METHODS if m.name == method)
+    compiled = onnxplain.compile_model(specimen.load(), method, runtime="cuda", **settings(known))
+    assert "NonZero" not in {node.op_type for node in compiled.graph.node}

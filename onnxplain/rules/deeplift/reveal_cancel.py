@@ -25,7 +25,7 @@ from onnxplain.ir.site import Rule, Site
 from onnxplain.ir.value import Value
 from onnxplain.rules.deeplift.differences import Flows, at_baseline, change, only
 from onnxplain.rules.deeplift.slopes import secant_of
-from onnxplain.rules.table import BROADCASTING
+from onnxplain.rules.table import BROADCASTING, fixed_axes
 
 
 def follows_layer(s: Site) -> bool:
@@ -85,7 +85,9 @@ def _backward(g: Builder, s: Site, m: Value) -> Value:
         flow = _with_magnitudes(g, each, each[signal]).vjp(g, m)[each.wrt.index(signal)]
         if flow is None:
             raise each.refused("by the operand that depends on the input")
-        m = g.named(g.unbroadcast(flow, each[signal]) if each.op in BROADCASTING else flow, each[signal].shape)
+        if each.op in BROADCASTING:
+            flow = g.unbroadcast(flow, each[signal], fixed=fixed_axes(each.op, signal))
+        m = g.named(flow, each[signal].shape)
     return m
 
 
