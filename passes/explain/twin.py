@@ -45,6 +45,7 @@ def twin(g: Builder, original: Trace, x: Value, label: str) -> Twin:
     Shapes: x is like the original's source, with any batch size that the model takes.
     """
     values = {original.source.name: x}
+    batch, other = (v.shape[0] if v.rank else None for v in (original.source, x))
     for node in original.nodes:
         if not any(t.name in values for t in node.inputs):
             continue
@@ -52,7 +53,7 @@ def twin(g: Builder, original: Trace, x: Value, label: str) -> Twin:
         with g.scope(f"{label}/{node.name}"):
             outputs = g.copy(node, operands)
         for tensor, output in zip(node.outputs, outputs, strict=True):
-            values[tensor.name] = _sized_like(g, output, tensor, original.source.shape[0], x.shape[0])
+            values[tensor.name] = _sized_like(g, output, tensor, batch, other)
     return Twin(values, values.get(original.score.name, original.score), x)
 
 
