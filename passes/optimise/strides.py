@@ -59,18 +59,13 @@ class PointStrides(NodeRewrite):
         if node.op != "ConvTranspose" or len(node.inputs) != 2:
             return None
         dy, w = (g.wrap(t) for t in node.inputs)
-        strides = list(node.attrs.get("strides", [1]))
+        strides, more = (list(node.attrs.get(name, [n, n])) for name, n in (("strides", 1), ("output_padding", 0)))
         if all(s == 1 for s in strides) or set(w.shape[2:]) != {1}:
             return None
-        if (
-            w.rank != 4
-            or dy.dtype != np.float32
-            or not all(isinstance(size, int) for size in (*w.shape, *dy.shape[2:]))
-        ):
+        sizes = (*w.shape, *dy.shape[2:])
+        if w.rank != 4 or dy.dtype != np.float32 or not all(isinstance(size, int) for size in sizes):
             return "it is not over two axes of known size, in single precision"
-        if any(node.attrs.get("pads", [])) or list(node.attrs.get("output_padding", [0, 0])) != [
-            s - 1 for s in strides
-        ]:
+        if any(node.attrs.get("pads", [])) or more != [s - 1 for s in strides]:
             return "what it returns does not end with the zeros behind the last element"
         group = int(node.attrs.get("group", 1))
         dense = g.op("Conv", dy, exchanged(g, w, group), group=group)
