@@ -248,6 +248,35 @@ def test_relu_needs_no_threshold(near: float) -> None:
         assert abs(results["residual"][0]) <= 1e-6 * near
 
 
+@pytest.mark.parametrize("near", [1e-30, 1e-9, 1e-6, 1e-3, 1.0])
+@pytest.mark.parametrize("edge", [0.0, 2.0])
+def test_clip_needs_no_threshold(near: float, edge: float) -> None:
+    """On one side of a bound, on the other and across it, however close to it: as float64 has it."""
+    x, x0 = (edge + np.array([[near, -near, near, -near]]) * steps for steps in ([1, 1, 1, 2], [-1, 1, 2, 1]))
+    x, x0 = x.astype(np.float32), x0.astype(np.float32)
+    model = net(
+        f"""g (float[N, 4] x) => (float[N, 4] y) <float lo = {{0}}, float hi = {{2}}, float[4, 4] w = {{{
+            ", ".join(str(1.0 if i == j else 0.0) for i in range(4) for j in range(4))
+        }}}> {{ s = Clip(x, lo, hi) y = MatMul(s, w) }}"""
+    )
+    want = np.clip(x.astype(np.float64), 0, 2) - np.clip(x0.astype(np.float64), 0, 2)
+    for target in range(4):
+        results = explain(model, x, x0, target=target)
+        np.testing.assert_allclose(results["attribution"][0, target], want[0, target], rtol=1e-6, atol=1e-37)
+
+
+def test_clip_at_the_baseline_has_its_derivative() -> None:
+    """Inputs that cancel each other exactly before the Clip keep their multipliers, and lose them beyond its bounds."""
+    model = net(
+        """g (float[N, 2] x) => (float[N, 3] y)
+        <float lo = {0}, float hi = {6}, float[2, 3] w = {1, 1, 1, 1, 1, 1}, float[3] at = {2, -2, 7}>
+        { d = MatMul(x, w) z = Add(d, at) s = Clip(z, lo, hi) two = Constant<value_float=2.0>() y = Mul(s, two) }"""
+    )
+    x, x0 = np.array([[0.5, -0.5]]), np.zeros((1, 2))
+    for target, slope in enumerate((2, 0, 0)):
+        np.testing.assert_array_equal(explain(model, x, x0, target=target)["attribution"], slope * x)
+
+
 def test_a_leaky_relu_written_with_where_is_one() -> None:
     rng = np.random.default_rng(9)
     x, x0 = rng.standard_normal((4, 3)), rng.standard_normal((4, 3))

@@ -1,7 +1,8 @@
 """Functions of one number: their mean slope between two points, which is what Rescale and RevealCancel ask for.
 
 A quotient of two small differences is rounding alone. Piecewise linear functions have a form without such differences:
-their slope changes at kinks, and the share of a way that lies beyond a kink is a quotient of sums. For smooth functions
+their slope changes at kinks, and the share of a way that lies beyond a kink is a quotient of sums. One that returns its
+input or a bound needs no such form, since nothing is rounded between the two differences. For smooth functions
 the mean of the derivatives at both ends takes over where the points are near: it differs from the quotient by the
 square of their distance, which is below rounding long before the quotient is lost in it.
 """
@@ -85,11 +86,15 @@ def beyond(g: Builder, a: Value, b: Value, a_rectified: Value | None = None, b_r
 
     It is 1 where both are positive, 0 where neither is, however near they are.
     """
-    least = min(float(ml_dtypes.finfo(a.dtype).tiny), 1e-7)  # type: ignore[no-untyped-call]
-    size = abs(a) + (abs(b) + least)
+    size = abs(a) + (abs(b) + _least(a))
     return (
         (g.relu(a) if a_rectified is None else a_rectified) + (g.relu(b) if b_rectified is None else b_rectified)
     ) / size
+
+
+def _least(x: Value) -> float:
+    """A number below all that matters in the dtype of x, to divide by instead of zero."""
+    return min(float(ml_dtypes.finfo(x.dtype).tiny), 1e-7)  # type: ignore[no-untyped-call]
 
 
 def _past(g: Builder, a: Site, b: Site, kink: Operand) -> Value:
@@ -115,11 +120,11 @@ def _abs(g: Builder, a: Site, b: Site) -> Value:
 
 
 def _clip(g: Builder, a: Site, b: Site) -> Value:
-    """From slope 0 to 1 at the lower bound, and back at the upper, which wins where it is the lower."""
-    low, high = a.optional(1), a.optional(2)
-    if low is None:
-        return g.full_like(a[0], 1) if high is None else 1 - _past(g, a, b, high)
-    return _past(g, a, b, low) - _past(g, a, b, g.maximum(high, low)) if high is not None else _past(g, a, b, low)
+    """|Dy| / |Dx|, which keeps its digits however near the points are: within the bounds both differences are the same
+    number, and across one of them no digit cancels. Where the points are one, the derivative takes over."""
+    least = _least(a.y)
+    resting = _derivative(g, b, g.constant(least, a.y.dtype), 0)
+    return g.maximum(abs(a.y - b.y), resting) / g.maximum(abs(a[0] - b[0]), least)
 
 
 def _hard_sigmoid(g: Builder, a: Site, b: Site) -> Value:
