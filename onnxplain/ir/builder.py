@@ -221,7 +221,7 @@ class Builder(Emitter):
         """x broadcast to the shape of `like`."""
         if x.shape == like.shape and None not in x.shape:
             return x
-        return self.op("Expand", x, self.shape(like))
+        return self.named(self.op("Expand", x, self.shape(like)), like.shape)
 
     def full_like(self, x: Value, value: float) -> Value:
         """A tensor of the shape and dtype of x, the same number everywhere."""

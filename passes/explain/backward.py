@@ -75,8 +75,22 @@ def _shaped(g: Builder, site: Site, index: int, flow: Value | None, trace: Trace
     if flow is None or operand is None or operand.name not in trace.varying:
         return None
     if site.op in BROADCASTING:
-        flow = g.unbroadcast(flow, operand, fixed=fixed_axes(site.op, index))
+        fixed = fixed_axes(site.op, index)
+        flow = g.unbroadcast(_sized(g, site, flow, fixed), operand, fixed=fixed)
     return g.named(flow, operand.shape)
+
+
+def _sized(g: Builder, site: Site, flow: Value, fixed: int) -> Value:
+    """What flows to an operand before it is summed over the axes along which it was stretched, all axes but the last
+    `fixed`: where inference lost a size it is the output's.
+
+    It is lost where sizes of two names meet, that of the input's batch and that of a baseline's, which is it or 1.
+    """
+    if site.op == "Einsum" or flow.rank != site.y.rank:  # the axes of an Einsum's operand are not those of its output
+        return flow
+    ahead = flow.rank - fixed
+    sizes = [want if have is None else have for have, want in zip(flow.shape, site.y.shape[:ahead], strict=False)]
+    return g.named(flow, [*sizes, *flow.shape[ahead:]])
 
 
 def _reference(site: Site, reference: Twin) -> Site:

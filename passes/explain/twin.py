@@ -45,7 +45,7 @@ def twin(g: Builder, original: Trace, x: Value, label: str) -> Twin:
     Shapes: x is like the original's source, with any batch size that the model takes.
     """
     values = {original.source.name: x}
-    batch, other = (v.shape[0] if v.rank else None for v in (original.source, x))
+    batch, other = _renamed(original, x)
     for node in original.nodes:
         if not any(t.name in values for t in node.inputs):
             continue
@@ -57,15 +57,29 @@ def twin(g: Builder, original: Trace, x: Value, label: str) -> Twin:
     return Twin(values, values.get(original.score.name, original.score), x)
 
 
-def _sized_like(g: Builder, output: Value, original: gs.Tensor, batch: Dim, other: Dim) -> Value:
+def _renamed(original: Trace, x: Value) -> tuple[str | None, Dim]:
+    """The name of the original's batch and what it is in the twin; None where a size of that name may be another.
+
+    Of one sample it may where the batch of another input arrives: what is computed from both keeps that one's.
+    """
+    sizes = original.source.shape
+    if not sizes or not isinstance(sizes[0], str) or sizes[0] in sizes[1:]:
+        return None, None
+    if isinstance(x.shape[0], str):
+        return sizes[0], x.shape[0]
+    made = _made(original)
+    alone = x.shape[0] == 1 and not any(_joins_others(site, made) for site in original.sites)
+    return sizes[0], 1 if alone else None
+
+
+def _sized_like(g: Builder, output: Value, original: gs.Tensor, batch: str | None, other: Dim) -> Value:
     """A twin with the sizes that its original has, where inference lost them: through a Reshape, say.
 
     Of a batch with a name, which is the other batch's in the twin; sizes that are numbers do not depend on it then.
     """
-    if not isinstance(batch, str) or original.shape is None or output.tensor.shape is None:
+    if batch is None or original.shape is None or output.tensor.shape is None:
         return output
-    renamed = other if isinstance(other, str) else None
-    sizes = [size if isinstance(size, int) else renamed if size == batch else None for size in original.shape]
+    sizes = [size if isinstance(size, int) else other if size == batch else None for size in original.shape]
     if len(sizes) != output.rank:
         return output
     return g.named(output, [have if size is None else size for size, have in zip(sizes, output.shape, strict=True)])

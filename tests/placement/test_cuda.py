@@ -74,3 +74,11 @@ def test_no_axis_to_sum_over_is_found_at_run_time(specimen: Specimen, method: st
     (known,) = (m for m in METHODS if m.name == method)
     compiled = onnxplain.compile_model(specimen.load(), method, runtime="cuda", **settings(known))
     assert "NonZero" not in {node.op_type for node in compiled.graph.node}
+
+
+@pytest.mark.parametrize("baseline", ["zeros", "mean", "input"])
+@pytest.mark.parametrize("method", ["deeplift-rescale", "deeplift-revealcancel"])
+@pytest.mark.parametrize("specimen", parameters(REAL))
+def test_nor_with_a_baseline_of_whatever_batch(specimen: Specimen, method: str, baseline: str) -> None:
+    compiled = onnxplain.compile_model(specimen.load(), method, runtime="cuda", baseline=baseline)
+    assert "NonZero" not in {node.op_type for node in compiled.graph.node}

@@ -78,6 +78,7 @@ def _forward(g: Builder, s: Site, v: Value) -> Value:
 
 def _backward(g: Builder, s: Site, m: Value) -> Value:
     """The derivative of the same."""
+    m = g.named(m, s.y.shape)
     for each in reversed(s.role.layer):
         if each.op in _SHIFTS:
             continue

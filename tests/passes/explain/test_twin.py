@@ -94,6 +94,34 @@ def test_whether_one_sample_broadcasts_against_many() -> None:
         assert len(model.graph.nodes) == before
 
 
+TOKEN = """g (float[N,2,3] x{other}) => (float[N,3,3] y)
+    <int64 i = {{0}}, int64[1] axis = {{0}}, int64[2] rest = {{1, 3}}> {{
+    s = Shape(x) n = Gather(s, i) u = Unsqueeze(n, axis) t = Concat<axis = 0>(u, rest)
+    token = ConstantOfShape(t) all = Concat<axis = 1>(token, x) y = {tail} }}"""
+
+
+@pytest.mark.parametrize(
+    ("other", "tail", "alone"),
+    [
+        ("", "Relu(all)", True),
+        (", float[N,3,3] mask", "Add(all, mask)", False),
+    ],
+)
+def test_a_token_for_each_sample_is_one_for_one_sample(other: str, tail: str, alone: bool) -> None:
+    """Its first size is the batch's, which inference does not see; with another input it may be that other's."""
+    _, g, original = prepared(TOKEN.format(other=other, tail=tail))
+    assert broadcasts(g, original) is alone
+    first = g.named(g.slice(original.source, [0], [1], [0]), [1, 2, 3])
+    token = twin(g, original, first, "one").values["token"]
+    assert token.shape == ((1 if alone else None), 1, 3)
+
+
+def test_a_size_of_the_batch_s_name_is_not_always_the_batch() -> None:
+    text = """g (float[N,2,N] x) => (float[N,M] y) <int64[2] flat = {0, -1}> { r = Reshape(x, flat) y = Relu(r) }"""
+    _, g, original = prepared(text)
+    assert twin(g, original, g.slice(original.source, [0], [1], [0]), "one").score.shape[1] != 1
+
+
 @pytest.mark.parametrize(("rows", "alone"), [("{0, 1}", False), ("{0}", True)])
 def test_writing_to_places_that_are_stated_for_each_sample_takes_the_whole_batch(rows: str, alone: bool) -> None:
     count = rows.count(",") + 1
