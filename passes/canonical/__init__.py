@@ -17,6 +17,7 @@ from onnxplain.passes.canonical.quantisation import SpellOutQuantised
 from onnxplain.passes.canonical.recurrent import UnrollRecurrent
 from onnxplain.passes.canonical.refine import RefineShapes
 from onnxplain.passes.canonical.shapes import InferShapes
+from onnxplain.passes.canonical.softmax import SoftmaxInPlace
 from onnxplain.passes.optimise.dead_code import DropDeadCode
 
 ON_PROTO = (
@@ -39,6 +40,7 @@ ON_GRAPH = (
     FoldConstants(),
     InlineBranches(),
     PlainCasts(),
+    SoftmaxInPlace(),
     DropDeadCode(),
     ExplicitPads(),
 )
