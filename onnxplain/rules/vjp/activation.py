@@ -117,9 +117,15 @@ def gelu(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
 
 @vjp("Mish")
 def mish(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    """The derivative of x tanh(softplus(x)), with e^x = e / f, of which one is 1: the hyperbolic tangent is n / d.
+
+    From the softplus it would lose its digits below zero, where ONNX Runtime's is log(1 + e^x).
+    """
     x = s[0]
-    t = g.tanh(g.op("Softplus", x))
-    return (dy * (t + x * g.sigmoid(x) * (1 - t * t)),)
+    e, f = g.exp(g.negative_part(x)), g.exp(g.negative_part(-x))
+    n, squared = e * (e + 2 * f), f * f
+    d = n + 2 * squared
+    return (dy * (n + 4 * x * e * squared * (e + f) / d) / d,)
 
 
 @vjp("Erf")
