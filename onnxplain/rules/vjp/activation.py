@@ -82,7 +82,8 @@ def tanh(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
 
 @vjp("Softplus")
 def softplus(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
-    return (dy * g.sigmoid(s[0]),)
+    """1 / (1 + e^-x), not the operator Sigmoid, of which ONNX Runtime's keeps no digit far below zero."""
+    return (dy / (1 + g.exp(-s[0])),)
 
 
 @vjp("Softsign")
@@ -106,26 +107,29 @@ def hard_swish(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
 
 @vjp("Gelu")
 def gelu(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
-    """Exact: Phi(x) + x phi(x). Approximate: the derivative of 0.5 x (1 + tanh(a (x + b x^3)))."""
+    """Exact: Phi(x) + x phi(x). Approximate: the derivative of x sigmoid(v), v = 2 a (x + b x^3)."""
     x = s[0]
     if s.attr("approximate", "none") == "tanh":
         a, b = math.sqrt(2 / math.pi), 0.044715
-        t = g.tanh(a * (x + b * x * x * x))
-        return (dy * (0.5 * (1 + t) + 0.5 * a * x * (1 - t * t) * (1 + 3 * b * x * x)),)
+        square = x * x
+        e, f = _parts(g, x * (2 * a + 2 * a * b * square))
+        return (dy * (e + x * (2 * a + 6 * a * b * square) * e * f / (e + f)) / (e + f),)
     return (dy * (0.5 * (1 + g.erf(x * math.sqrt(0.5))) + x * _INV_SQRT_2PI * g.exp(-0.5 * x * x)),)
 
 
 @vjp("Mish")
 def mish(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
-    """The derivative of x tanh(softplus(x)), with e^x = e / f, of which one is 1: the hyperbolic tangent is n / d.
-
-    From the softplus it would lose its digits below zero, where ONNX Runtime's is log(1 + e^x).
-    """
+    """The derivative of x n / d, where n / d is tanh(softplus(x)): ONNX Runtime's log(1 + e^x) has too few digits."""
     x = s[0]
-    e, f = g.exp(g.negative_part(x)), g.exp(g.negative_part(-x))
+    e, f = _parts(g, x)
     n, squared = e * (e + 2 * f), f * f
     d = n + 2 * squared
     return (dy * (n + 4 * x * e * squared * (e + f) / d) / d,)
+
+
+def _parts(g: Builder, x: Value) -> tuple[Value, Value]:
+    """e^x as e / f, of which one is 1, so that neither is too large and sums of them lose no digit."""
+    return g.exp(g.negative_part(x)), g.exp(g.negative_part(-x))
 
 
 @vjp("Erf")
