@@ -124,7 +124,7 @@ def _clip(g: Builder, a: Site, b: Site) -> Value:
     number, and across one of them no digit cancels. Where the points are one, the derivative takes over."""
     least = _least(a.y)
     resting = _derivative(g, b, g.constant(least, a.y.dtype), 0)
-    return g.maximum(abs(a.y - b.y), resting) / g.maximum(abs(a[0] - b[0]), least)
+    return (abs(a.y - b.y) + resting) / (abs(a[0] - b[0]) + least)
 
 
 def _hard_sigmoid(g: Builder, a: Site, b: Site) -> Value:
