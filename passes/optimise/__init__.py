@@ -14,6 +14,8 @@ from onnxplain.passes.optimise.joined import JoinedTransposes
 from onnxplain.passes.optimise.kept import KeptByChoice
 from onnxplain.passes.optimise.loops import OwnWeights
 from onnxplain.passes.optimise.masks import BlockedMasks
+from onnxplain.passes.optimise.means import MeanOfRepeats
+from onnxplain.passes.optimise.picked import PickedRow
 from onnxplain.passes.optimise.placement import CountOnDevice, WideDequantisation
 from onnxplain.passes.optimise.repeats import RepeatedWinners
 from onnxplain.passes.optimise.scatter import PlainScatter
@@ -22,7 +24,15 @@ from onnxplain.passes.optimise.shifts import ShiftInBlocks, ShiftIntoBias
 from onnxplain.passes.optimise.strides import DepthwiseStrides, PointStrides
 from onnxplain.passes.optimise.winners import PlainWinners
 
-_ANYWHERE = (DropDeadCode(), ShareOfItself(), DropDeadCode(), ShiftIntoBias(), DropDeadCode())
+_ANYWHERE = (
+    DropDeadCode(),
+    ShareOfItself(),
+    DropDeadCode(),
+    ShiftIntoBias(),
+    PickedRow(),
+    MeanOfRepeats(),
+    DropDeadCode(),
+)
 
 LOWERING: Mapping[str, tuple[Pass[Model], ...]] = {
     "portable": (*_ANYWHERE, PlainWinners(), PlainScatter(), DropDeadCode()),
