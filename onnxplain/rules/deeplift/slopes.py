@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import ml_dtypes
+import numpy as np
 
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.site import Site
@@ -121,10 +122,24 @@ def _abs(g: Builder, a: Site, b: Site) -> Value:
 
 def _clip(g: Builder, a: Site, b: Site) -> Value:
     """|Dy| / |Dx|, which keeps its digits however near the points are: within the bounds both differences are the same
-    number, and across one of them no digit cancels. Where the points are one, the derivative takes over."""
+    number, and across one of them no digit cancels. Where the points are one, the derivative takes over.
+
+    It is held to 1, should a runtime round y and x at different places; in half precision ONNX Runtime does, and the
+    shares of the way beyond either bound, in which nothing cancels, are taken instead.
+    """
+    if np.dtype(a.node.outputs[0].dtype).itemsize < 4:
+        return _clip_by_shares(g, a, b)
     least = _least(a.y)
     resting = _derivative(g, b, g.constant(least, a.y.dtype), 0)
-    return (abs(a.y - b.y) + resting) / (abs(a[0] - b[0]) + least)
+    return g.clip((abs(a.y - b.y) + resting) / (abs(a[0] - b[0]) + least), 0, 1)
+
+
+def _clip_by_shares(g: Builder, a: Site, b: Site) -> Value:
+    """From slope 0 to 1 at the lower bound, and back at the upper, which wins where it is the lower."""
+    low, high = a.optional(1), a.optional(2)
+    if low is None:
+        return g.full_like(a[0], 1) if high is None else 1 - _past(g, a, b, high)
+    return _past(g, a, b, low) - _past(g, a, b, g.maximum(high, low)) if high is not None else _past(g, a, b, low)
 
 
 def _hard_sigmoid(g: Builder, a: Site, b: Site) -> Value:
