@@ -5,6 +5,7 @@ from __future__ import annotations
 from onnxplain.ir.load import Source
 from onnxplain.ir.model import Model
 from onnxplain.passes.base import PassLog, run_passes
+from onnxplain.passes.canonical.affine import GridsByProduct
 from onnxplain.passes.canonical.batch import FreeBatch
 from onnxplain.passes.canonical.branches import InlineBranches
 from onnxplain.passes.canonical.constants import FoldConstants, LiftConstants
@@ -35,6 +36,7 @@ ON_GRAPH = (
     FoldConstants(),
     InlineBranches(),
     RefineShapes(),
+    GridsByProduct(),
     UnrollRecurrent(),
     FreeBatch(),
     FoldConstants(),

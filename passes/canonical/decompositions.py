@@ -12,8 +12,8 @@ from onnxplain.ir.model import Model
 from onnxplain.passes.base import Pass, Report
 from onnxplain.passes.canonical.opset import opset_of
 
-DEFINED = frozenset({"Attention", "RMSNormalization", "RotaryEmbedding", "Swish", "CenterCropPad", "AffineGrid"})
-"""What ONNX defines by operators that have rules, and has none itself. All but the last two came after opset 21."""
+DEFINED = frozenset({"Attention", "RMSNormalization", "RotaryEmbedding", "Swish", "CenterCropPad"})
+"""What ONNX defines by operators that have rules, and has none itself. All but the last came after opset 21."""
 
 
 class Decompose(Pass[Source]):

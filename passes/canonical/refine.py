@@ -37,6 +37,8 @@ class RefineShapes(Pass[Model]):
                 continue
             elif node.op == "Resize" and not node.domain:
                 _name_kept_axes(model, node)
+            elif node.op == "AffineGrid" and not node.domain:
+                _name_grid(model, node)
             if node.domain or not node.inputs:
                 continue
             for name, (dtype, shape) in infer(node, int(model.graph.opset), model.weights.array).items():
@@ -92,6 +94,19 @@ def _name_kept_axes(model: Model, node: gs.Node) -> None:
         _sharper(new, old) if axis in same or axis not in axes else new
         for axis, (old, new) in enumerate(zip(have, found, strict=True))
     ]
+
+
+def _name_grid(model: Model, node: gs.Node) -> None:
+    """The sizes of a grid for pictures (N, C, *S): (N, *S, axes), of which ONNX's inference knows all or not one."""
+    theta, output = node.inputs[0], node.outputs[0]
+    sizes = told(model, node.inputs[1])
+    if sizes is None or len(sizes) not in (4, 5):
+        return
+    first = theta.shape[0] if theta.shape else None
+    found = [_sharper(sizes[0], first), *sizes[2:], len(sizes) - 2]
+    known = output.shape if output.shape is not None else [None] * len(found)
+    output.dtype = theta.dtype if output.dtype is None else output.dtype
+    output.shape = [_sharper(old, new) for old, new in zip(known, found, strict=True)]
 
 
 def _vector(tensor: gs.Tensor) -> list[Dim]:
