@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from onnxplain.compiler import compile_file, compile_model
 from onnxplain.errors import (
     BadImage,
@@ -15,6 +17,9 @@ from onnxplain.errors import (
 )
 from onnxplain.methods import methods
 from onnxplain.version import __version__
+
+if TYPE_CHECKING:
+    from onnxplain.runtime.explainer import Explainer
 
 __all__ = [
     "BadImage",

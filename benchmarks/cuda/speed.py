@@ -129,7 +129,8 @@ def milliseconds(proto: onnx.ModelProto, provider: str, *, tf32: bool, graph: bo
 
 def _numbers(port: Any) -> Array:
     dtype = np.float16 if port.type == "tensor(float16)" else np.float32
-    return np.random.default_rng(0).standard_normal(port.shape).astype(dtype)
+    numbers: Array = np.random.default_rng(0).standard_normal(port.shape).astype(dtype)
+    return numbers
 
 
 @cache
@@ -176,7 +177,7 @@ def exported(network: str, batch: int) -> onnx.ModelProto:
 
     from benchmarks.cuda.torch_peers import built
 
-    file = io.BytesIO()
+    file: Any = io.BytesIO()  # which torch takes, though its types say otherwise
     torch.onnx.export(
         built(network), (torch.randn(batch, 3, 224, 224),), file, dynamo=False, opset_version=17,
         input_names=["image"], output_names=["logits"],

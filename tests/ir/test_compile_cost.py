@@ -38,7 +38,7 @@ def transformer(path: Path, layers: int, width: int, tokens: int = 16) -> int:
     nodes: list[NodeProto] = []
     weights: list[TensorProto] = []
 
-    def add(op: str, inputs: list[str], **attributes: object) -> str:
+    def add(op: str, inputs: list[str], **attributes: Any) -> str:
         nodes.append(helper.make_node(op, inputs, [f"t{len(nodes)}"], f"{op}_{len(nodes)}", **attributes))
         return str(nodes[-1].output[0])
 
