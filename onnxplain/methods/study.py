@@ -20,7 +20,7 @@ from onnxplain.passes.explain.diagnostics import Ledger
 from onnxplain.passes.explain.tap import Tap, find_tap
 from onnxplain.passes.explain.target import Target
 from onnxplain.passes.explain.trace import Trace
-from onnxplain.passes.explain.twin import Twin, broadcasts, stacks, twin, value_at
+from onnxplain.passes.explain.twin import BASELINE, BOUND, PATH, Twin, broadcasts, stacks, twin, value_at
 from onnxplain.passes.optimise import signs
 from onnxplain.rules.composite import DERIVATIVE, Composite
 
@@ -85,7 +85,7 @@ class Study:
         def bounds_of(x: Value) -> tuple[Value, Value]:
             if bounds is None:
                 raise ValueError("a rule needs the input's bounds, and none are known")
-            low, high = (value_at(g, trace, x, each, "bound") for each in bounds)
+            low, high = (value_at(g, trace, x, each, BOUND) for each in bounds)
             return (low, high) if x.name == self.x.name else (g.minimum(low, high), g.maximum(low, high))
 
         observe = None if self.ledger is None else self.ledger.watching(composite, trace)
@@ -147,7 +147,7 @@ class Study:
             stacked = g.named(g.reshape(points, g.concat([g.ints([-1]), rest], axis=0)), [batch, *x.shape[1:]])
             seed = g.named(g.op("Tile", seed, g.ints([times, 1])), [batch, *seed.shape[1:]])
         stacked = g.cast(stacked, x)
-        other = twin(g, self.trace, stacked, "path")
+        other = twin(g, self.trace, stacked, PATH)
         study = replace(self, x=stacked, trace=other.trace(self.trace), target=replace(self.target, seed=seed))
         try:
             found = attribute(study)
@@ -168,11 +168,11 @@ class Study:
         g = self.g
         if baseline.is_constant:
             baseline = g.op("Constant", value=g.values(baseline))
-        return twin(g, self.trace, self._of_batch(baseline), "baseline")
+        return twin(g, self.trace, self._of_batch(baseline), BASELINE)
 
     def score_at(self, x: Value) -> Value:
         """The explained class's score (N,) at other inputs of batch 1 or N."""
-        return self.score_of(twin(self.g, self.trace, self._of_batch(x), "baseline"))
+        return self.score_of(twin(self.g, self.trace, self._of_batch(x), BASELINE))
 
     def _of_batch(self, x: Value) -> Value:
         """One input as it is where its forward pass broadcasts against that on N, else N times."""

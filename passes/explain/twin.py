@@ -14,6 +14,10 @@ from onnxplain.ir.value import Dim, Value
 from onnxplain.passes.explain.trace import Trace, trace
 from onnxplain.rules.table import BROADCASTING
 
+BASELINE, PATH, BOUND = "baseline", "path", "bound"
+LABELS = (BASELINE, PATH, BOUND)
+"""What the names of twins begin with: copies of the model's own nodes."""
+
 
 @dataclass(frozen=True)
 class Twin:

@@ -54,7 +54,8 @@ class BentLines(NodeRewrite):
             maker = scaled.inputs[0] if scaled.inputs else None
             if maker is None or maker.op != "Mul" or x.name not in (t.name for t in maker.inputs):
                 continue
-            slope = _number(g, next(t for t in maker.inputs if t.name != x.name), g.wrap(x).rank)
+            other = next((t for t in maker.inputs if t.name != x.name), None)
+            slope = None if other is None else _number(g, other, g.wrap(x).rank)
             if slope is None or slope >= 1 or x.dtype != np.float32:
                 return "the slope is no number below 1, or not in single precision"
             return g.op("LeakyRelu", g.wrap(x), alpha=slope)

@@ -27,6 +27,8 @@ class FlipUnitStride(NodeRewrite):
         kernel = w.shape[2:]
         if not all(isinstance(k, int) for k in w.shape):
             return "the sizes of its filters are not known"
+        if any(node.attrs.get("output_padding", [])) or "output_shape" in node.attrs or "auto_pad" in node.attrs:
+            return "its pads are not all that says how large its output is"
         n = len(kernel)
         dilations, pads = node.attrs.get("dilations", [1] * n), node.attrs.get("pads", [0] * 2 * n)
         reach = [d * (int(k or 0) - 1) for k, d in zip(kernel, dilations, strict=True)] * 2

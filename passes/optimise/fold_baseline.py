@@ -17,9 +17,7 @@ from onnxplain.ir.model import Model
 from onnxplain.ir.save import to_proto
 from onnxplain.ir.weights import Array
 from onnxplain.passes.base import Pass, Refusal, Report
-
-LABEL = "baseline"
-"""The label of the forward pass on a baseline."""
+from onnxplain.passes.explain.twin import BASELINE
 
 BUDGET = 0.1
 """With "auto": the share of the model's weights that the stored activations may add to the file."""
@@ -50,7 +48,9 @@ class FoldBaseline(Pass[Model]):
             return Report()
         own = [t for t in _weights(model.graph) if not t.name.startswith(PREFIX)]
         budget = BUDGET * sum(_bytes(t) for t in own) if self.mode == "auto" else np.inf
-        declined = Report(0, (Refusal(LABEL, f"its activations take more than {BUDGET:.0%} of what the weights do"),))
+        declined = Report(
+            0, (Refusal(BASELINE, f"its activations take more than {BUDGET:.0%} of what the weights do"),)
+        )
         if sum(_bytes(t) for t in read if _is_known(t)) > budget:
             return declined
         try:
@@ -59,7 +59,7 @@ class FoldBaseline(Pass[Model]):
         except OnnxplainError as error:
             if self.mode == "yes":
                 raise
-            return Report(0, (Refusal(LABEL, str(error)),))
+            return Report(0, (Refusal(BASELINE, str(error)),))
         if sum(a.nbytes for a in arrays) > budget:
             return declined
         for tensor, array in zip(read, arrays, strict=True):
@@ -81,7 +81,7 @@ def _region(graph: gs.Graph) -> tuple[set[str], list[gs.Tensor]]:
         if list(node.subgraphs()) or not all(t.is_empty() or t.name in fixed for t in node.inputs):
             continue
         fixed.update(t.name for t in node.outputs)
-        if node.name.startswith(f"{PREFIX}/{LABEL}/") or any(t.name in made for t in node.inputs):
+        if node.name.startswith(f"{PREFIX}/{BASELINE}/") or any(t.name in made for t in node.inputs):
             made.update(t.name for t in node.outputs)
             folded[node.name] = node
     inside = {name for node in graph.nodes for body in node.subgraphs() for name in body.tensors()}
@@ -111,7 +111,7 @@ def _alone(graph: gs.Graph, outputs: list[gs.Tensor]) -> gs.Graph:
         if any(t.name in needed for t in node.outputs):
             needed.update(t.name for t in node.inputs)
             nodes.append(node)
-    return gs.Graph(nodes[::-1], [], outputs, name=LABEL, opset=graph.opset, import_domains=graph.import_domains)
+    return gs.Graph(nodes[::-1], [], outputs, name=BASELINE, opset=graph.opset, import_domains=graph.import_domains)
 
 
 def _computed(proto: ModelProto, *, slowly: bool) -> list[Array]:

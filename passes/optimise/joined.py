@@ -26,6 +26,9 @@ class JoinedTransposes(NodeRewrite):
         if any(len(t.outputs) != 1 for t in node.inputs) or len(one.inputs) != 2 or len(other.inputs) != 2:
             return "others read one of them, or it has a bias"
         (c, w), (d, v) = ([g.wrap(t) for t in maker.inputs] for maker in makers)
+        left, right = (list(t.shape or [None]) for t in node.inputs)
+        if left != right or None in left:
+            return "what they return is not known to be of one shape"
         if one.attrs != other.attrs or w.shape[1:] != v.shape[1:] or one.attrs.get("group", 1) != 1:
             return "they differ in shape, or go group by group"
         return g.copy(one, [g.concat([c, d], axis=1), g.concat([w, v], axis=0)])[0]

@@ -7,12 +7,13 @@ import onnx_graphsurgeon as gs
 
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.value import Value
-from onnxplain.passes.optimise.rewriting import NodeRewrite
+from onnxplain.passes.optimise.rewriting import NodeRewrite, is_emitted
 
 
 class PickedRow(NodeRewrite):
     """(one at the class, zero elsewhere) W is W's row of that class; times a number where the row had been multiplied.
 
+    The class that a walk starts from exists: passes/explain/target.py puts another in the place of one that does not.
     A product with the last layer's weights reads all of them, for a network of small layers more than a convolution of
     its last block does.
     """
@@ -43,13 +44,14 @@ def _class_of(g: Builder, row: gs.Tensor) -> Value | None:
     if node.op in ("Mul", "Div"):
         may = node.inputs if node.op == "Mul" else node.inputs[:1]
         return next((found for t in may if len(t.shape or ()) == 2 and (found := _class_of(g, t)) is not None), None)
-    if node.op != "Cast" or not node.inputs[0].inputs or node.inputs[0].inputs[0].op != "Equal":
+    if node.op != "Cast" or not is_emitted(node) or not node.inputs[0].inputs or node.inputs[0].inputs[0].op != "Equal":
         return None
     column, every = node.inputs[0].inputs[0].inputs
     maker = column.inputs[0] if column.inputs else None
     if maker is None or maker.op != "Unsqueeze" or len(column.shape or ()) != 2 or not _counts(g, every):
         return None
-    return g.wrap(maker.inputs[0])
+    axes = g.wrap(maker.inputs[1])
+    return g.wrap(maker.inputs[0]) if axes.is_constant and list(g.values(axes)) == [1] else None
 
 
 def _counts(g: Builder, every: gs.Tensor) -> bool:

@@ -7,7 +7,7 @@ import onnx_graphsurgeon as gs
 
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.value import Value
-from onnxplain.passes.optimise.rewriting import NodeRewrite
+from onnxplain.passes.optimise.rewriting import NodeRewrite, is_emitted
 
 
 class CountOnDevice(NodeRewrite):
@@ -24,6 +24,8 @@ class CountOnDevice(NodeRewrite):
         product, dtype = node.inputs[0].inputs[0], np.dtype(node.outputs[0].dtype)
         if dtype.kind != "f" or product.attrs.get("keepdims", 1):
             return None
+        if not is_emitted(product):
+            return "the model's own product may be of anything"
         ones = g.op("ConstantOfShape", g.wrap(product.inputs[0]), value=np.ones(1, dtype))
         return g.op("ReduceSum", ones, keepdims=0)
 
@@ -34,11 +36,15 @@ class WideDequantisation(NodeRewrite):
     ONNX Runtime computes it once, when it loads the model.
     """
 
+    own_too = True
+
     def rewrite(self, g: Builder, node: gs.Node) -> Value | str | None:
         """(x - zero point) * scale, for a constant x of int32."""
         if node.op != "DequantizeLinear" or np.dtype(node.inputs[0].dtype) != np.int32:
             return None
         x, scale = (g.wrap(t) for t in node.inputs[:2])
+        if not x.is_constant:
+            return "it is no weight"
         if scale.rank and x.rank > 1:
             return "its scales lie along an axis"
         if len(node.inputs) > 2:

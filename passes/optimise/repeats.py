@@ -16,6 +16,7 @@ from onnxplain.passes.optimise.blocked import in_blocks, through_convolution
 from onnxplain.passes.optimise.rewriting import NodeRewrite
 from onnxplain.passes.optimise.steep import STEEPEST
 from onnxplain.passes.optimise.strides import repeated
+from onnxplain.passes.optimise.winners import is_flat
 
 
 class RepeatedWinners(NodeRewrite):
@@ -49,7 +50,12 @@ class RepeatedWinners(NodeRewrite):
 def _pool_of(scatter: gs.Node) -> gs.Node | None:
     """The MaxPool to whose flat indices zeros are overwritten."""
     zeros, indices = (_before_reshape(t) for t in scatter.inputs[:2])
-    if zeros is None or zeros.op != "ConstantOfShape" or scatter.attrs.get("reduction", "none") != "none":
+    if (
+        not is_flat(scatter)
+        or zeros is None
+        or zeros.op != "ConstantOfShape"
+        or scatter.attrs.get("reduction", "none") != "none"
+    ):
         return None
     value = zeros.attrs.get("value")
     if indices is None or indices.op != "MaxPool" or (value is not None and np.any(value.values)):

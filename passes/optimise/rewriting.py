@@ -7,13 +7,25 @@ from abc import abstractmethod
 import onnx_graphsurgeon as gs
 
 from onnxplain.ir.builder import Builder
+from onnxplain.ir.emitter import PREFIX
 from onnxplain.ir.model import Model
 from onnxplain.ir.value import Value
 from onnxplain.passes.base import Pass, Refusal, Report
+from onnxplain.passes.explain.twin import LABELS
+
+_EMITTED = f"{PREFIX}/"
+_COPIES = tuple(f"{PREFIX}/{label}/" for label in LABELS)
 
 
 class NodeRewrite(Pass[Model]):
-    """Visits every node that the compiler emitted and lets `rewrite` put something else in its place."""
+    """Visits every node that the compiler emitted and lets `rewrite` put something else in its place.
+
+    A pattern is sound for what the compiler emits. A model's own nodes may look alike and mean another thing, and are
+    promised to stay as they are; so are their copies in a twin.
+    """
+
+    own_too = False
+    """Whether the model's own nodes are visited as well."""
 
     @abstractmethod
     def rewrite(self, g: Builder, node: gs.Node) -> Value | str | None:
@@ -32,8 +44,10 @@ class NodeRewrite(Pass[Model]):
             for body in node.subgraphs():
                 with g.body():  # what is emitted inside does not exist outside
                     changed += self._visit(g, body, refusals)
-            with g.body() as replacement, g.scope(node.name.removeprefix("onnxplain/")):
-                result = self.rewrite(g, node)
+            result = None
+            if self.own_too or is_emitted(node):
+                with g.body() as replacement, g.scope(node.name.removeprefix(_EMITTED)):
+                    result = self.rewrite(g, node)
             if isinstance(result, Value):
                 standing = _put(node, result, replacement)
                 changed += 1
@@ -46,6 +60,11 @@ class NodeRewrite(Pass[Model]):
             nodes += standing
         graph.nodes[:] = nodes
         return changed
+
+
+def is_emitted(node: gs.Node) -> bool:
+    """Whether the compiler made a node, and not as a copy of one of the model's own."""
+    return bool(node.name.startswith(_EMITTED) and not node.name.startswith(_COPIES))
 
 
 def _put(node: gs.Node, result: Value, replacement: list[gs.Node]) -> list[gs.Node]:

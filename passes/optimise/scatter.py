@@ -25,7 +25,7 @@ class PlainScatter(NodeRewrite):
         count = zeros.shape[0]
         if not indices.is_constant or indices.shape[-1] != 1 or not isinstance(count, int):
             return "what goes where is known only at run time"
-        if not _is_zero(g, zeros):
+        if not is_zero(g, zeros):
             return "it adds to something"
         at = g.values(indices).ravel() % count
         rest = g.shape(rows, indices.rank - 1)
@@ -47,13 +47,13 @@ def tables(at: np.ndarray[tuple[int], np.dtype[np.int64]], count: int) -> list[l
     return [[each[k] if k < len(each) else len(at) for each in sources] for k in range(most)]
 
 
-def _is_zero(g: Builder, x: Value) -> bool:
+def is_zero(g: Builder, x: Value) -> bool:
     """Whether a tensor is a constant or fill of zeros, whatever its order of axes and type."""
     if x.is_constant:
         return not np.any(g.values(x))
     node = x.tensor.inputs[0] if x.tensor.inputs else None
-    if node is not None and node.op in ("Transpose", "Cast"):
-        return _is_zero(g, g.wrap(node.inputs[0]))
+    if node is not None and node.op in ("Transpose", "Cast", "Reshape"):
+        return is_zero(g, g.wrap(node.inputs[0]))
     if node is None or node.op != "ConstantOfShape":
         return False
     value = node.attrs.get("value")

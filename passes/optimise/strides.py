@@ -41,7 +41,8 @@ class DepthwiseStrides(NodeRewrite):
         reach = [d * (int(k or 0) - 1) for k, d in zip(w.shape[2:], dilations, strict=True)]
         before = [r - p for r, p in zip(reach, pads[:n], strict=True)]
         after = [r - p + o - (s - 1) for r, p, o, s in zip(reach, pads[n:], more, strides, strict=True)]
-        if list(w.shape[2:]) == strides and not any((*pads, *more)) and w.is_constant and np.all(g.values(w) == 1):
+        side_by_side = list(w.shape[2:]) == strides and set(dilations) == {1} and not any((*pads, *more))
+        if side_by_side and w.is_constant and np.all(g.values(w) == 1):
             return repeated(g, dy, strides)
         if min(*before, *after) < 0:
             return "it crops more than its filters reach"

@@ -10,7 +10,8 @@ import onnx_graphsurgeon as gs
 
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.value import Value
-from onnxplain.passes.optimise.rewriting import NodeRewrite
+from onnxplain.passes.optimise.rewriting import NodeRewrite, is_emitted
+from onnxplain.passes.optimise.scatter import is_zero
 from onnxplain.rules.vjp.windows import Window, transposed
 
 _LOWEST = float(np.finfo(np.float32).min)
@@ -32,6 +33,10 @@ class PlainWinners(NodeRewrite):
         pool = _pool(node.inputs[1])
         if pool is None:
             return None
+        if not is_flat(node):
+            return "it goes by positions along an axis, not in the flat tensor"
+        if node.op == "ScatterElements" and not is_zero(g, g.wrap(node.inputs[0])):
+            return "it puts them into something else than zeros"
         moved = g.wrap(node.inputs[2] if node.op == "ScatterElements" else node.inputs[0])
         if moved.dtype == np.float64:
             return "double precision has no transposed convolution"
@@ -46,14 +51,24 @@ class PlainWinners(NodeRewrite):
         return g.reshape(_put_back(g, sent, pool, x), [-1])
 
 
+def is_flat(node: gs.Node) -> bool:
+    """Whether a ScatterElements or GatherElements counts its positions through the whole tensor, as MaxPool does."""
+    return node.attrs.get("axis", 0) == 0 and len(node.inputs[1].shape or ()) == 1
+
+
 def _pool(indices: gs.Tensor) -> gs.Node | None:
-    """The MaxPool that flat indices come from, past the arithmetic that says which sample they are for."""
+    """The MaxPool that flat indices come from, past the arithmetic that says which sample they are for.
+
+    A model's own arithmetic may say anything.
+    """
     node = indices.inputs[0] if indices.inputs else None
     if node is None or node.domain:
         return None
     if node.op == "MaxPool":
         return node
-    operands = {"Reshape": node.inputs[:1], "Where": node.inputs[1:], "Add": node.inputs, "Sub": node.inputs}
+    operands = {"Reshape": node.inputs[:1]}
+    if is_emitted(node):
+        operands |= {"Where": node.inputs[1:], "Add": node.inputs, "Sub": node.inputs}
     return next((found for t in operands.get(node.op, []) if (found := _pool(t)) is not None), None)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import ModelProto
 
+from onnxplain.ir.emitter import PREFIX
 from onnxplain.ir.load import load
 from onnxplain.ir.model import Model
 from onnxplain.ir.save import to_proto
@@ -23,6 +24,14 @@ def typed(text: str, opset: int = 20) -> Model:
     run_passes(source, ON_PROTO)
     model = Model.of(source)
     run_passes(model, [LiftConstants()])
+    return model
+
+
+def emitted(text: str, opset: int = 20) -> Model:
+    """The same with its nodes named as the compiler names those that it emits: what a NodeRewrite visits."""
+    model = typed(text, opset)
+    for each in model.graph.nodes:
+        each.name = f"{PREFIX}/{each.outputs[0].name}"
     return model
 
 

@@ -8,7 +8,7 @@ import pytest
 from onnxplain.ir.save import to_proto
 from onnxplain.passes.optimise.choices import BentLines, SteepClips
 from onnxplain.passes.optimise.dead_code import DropDeadCode
-from tests.passes.graphs import operators, refusals, typed
+from tests.passes.graphs import emitted, operators, refusals
 from tests.running import net, run
 
 TINY = float(np.finfo(np.float32).tiny)
@@ -43,7 +43,7 @@ def row(c: float) -> np.ndarray:
 )
 def test_a_choice_between_numbers_is_a_clip_and_exact(op: str, c: float, a: float, b: float) -> None:
     text = graph(op, float(c), float(a), float(b))
-    model = typed(text)
+    model = emitted(text)
     assert refusals(model, SteepClips()) == (1, ())
     DropDeadCode().run(model)
     assert not {"Where", op} & set(operators(model))
@@ -52,7 +52,7 @@ def test_a_choice_between_numbers_is_a_clip_and_exact(op: str, c: float, a: floa
 
 def test_a_sign_is_a_clip_and_exact() -> None:
     text = "g (float[N,K] x) => (float[N,K] y) { y = Sign(x) }"
-    model = typed(text)
+    model = emitted(text)
     assert refusals(model, SteepClips()) == (1, ())
     assert operators(model) == ["Mul", "Clip"]
     np.testing.assert_array_equal(run(to_proto(model), row(0))["y"], run(net(text), row(0))["y"])
@@ -71,7 +71,7 @@ def test_a_sign_is_a_clip_and_exact() -> None:
     ],
 )  # fmt: skip
 def test_elsewhere_it_stays(text: str, why: str) -> None:
-    changed, declined = refusals(typed(text), SteepClips())
+    changed, declined = refusals(emitted(text), SteepClips())
     assert (changed, [r.why for r in declined]) == (0, [why])
 
 
@@ -83,7 +83,7 @@ def lines(maximum: str, slope: float, kind: str = "float") -> str:
 @pytest.mark.parametrize("slope", [-1.25, -1.0, 0.5])
 def test_the_larger_of_two_lines_through_zero_is_a_leaky_relu(maximum: str, slope: float) -> None:
     text = lines(maximum, slope)
-    model = typed(text)
+    model = emitted(text)
     assert refusals(model, BentLines()) == (1, ())
     DropDeadCode().run(model)
     assert operators(model) == ["LeakyRelu"]
@@ -93,10 +93,10 @@ def test_the_larger_of_two_lines_through_zero_is_a_leaky_relu(maximum: str, slop
 
 @pytest.mark.parametrize("text", [lines("Max(x, m)", 2.0), lines("Max(x, m)", -1.25, "double")])
 def test_lines_stay_where_the_other_would_be_larger_or_the_slope_be_rounded(text: str) -> None:
-    changed, declined = refusals(typed(text), BentLines())
+    changed, declined = refusals(emitted(text), BentLines())
     assert changed == 0
     assert [r.why for r in declined] == ["the slope is no number below 1, or not in single precision"]
 
 
 def test_other_maxima_are_not_looked_at() -> None:
-    assert refusals(typed("g (float[N,K] x) => (float[N,K] y) { r = Relu(x) y = Max(x, r) }"), BentLines()) == (0, ())
+    assert refusals(emitted("g (float[N,K] x) => (float[N,K] y) { r = Relu(x) y = Max(x, r) }"), BentLines()) == (0, ())

@@ -10,7 +10,7 @@ from onnxplain.ir.save import to_proto
 from onnxplain.passes.optimise.dead_code import DropDeadCode
 from onnxplain.passes.optimise.kept import KeptByChoice
 from onnxplain.placement.lint import place
-from tests.passes.graphs import operators, refusals, typed
+from tests.passes.graphs import emitted, operators, refusals
 from tests.running import net, run
 
 RELUS = """g (float[N,4] x) => (float[N,3] y)
@@ -23,7 +23,7 @@ RELUS = """g (float[N,4] x) => (float[N,3] y)
 @pytest.mark.parametrize("kind", ["float", "float16", "double"])
 def test_a_product_with_a_condition_is_a_choice(product: str, kind: str) -> None:
     number = {"float": 1, "float16": 10, "double": 11}[kind]
-    model = typed(f"""g ({kind}[N,4] x) => ({kind}[N,4] y) <{kind} c = {{0}}>
+    model = emitted(f"""g ({kind}[N,4] x) => ({kind}[N,4] y) <{kind} c = {{0}}>
                       {{ b = Greater(x, c)  m = Cast<to={number}>(b)  y = {product} }}""")
     assert refusals(model, KeptByChoice()) == (1, ())
     DropDeadCode().run(model)
@@ -34,7 +34,7 @@ def test_a_product_with_a_condition_is_a_choice(product: str, kind: str) -> None
 
 def test_products_with_numbers_are_not_looked_at() -> None:
     text = "g (float[N,4] x) => (float[N,4] y) { h = Cast<to=10>(x) b = Cast<to=1>(h) y = Mul(x, b) }"
-    assert refusals(typed(text), KeptByChoice()) == (0, ())
+    assert refusals(emitted(text), KeptByChoice()) == (0, ())
 
 
 def test_a_relu_takes_two_kernels_on_the_card() -> None:

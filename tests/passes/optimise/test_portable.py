@@ -14,7 +14,7 @@ import onnxplain
 from onnxplain.methods.method import Method
 from onnxplain.passes.optimise.scatter import PlainScatter
 from onnxplain.placement.portable import foreign
-from tests.passes.graphs import refusals, typed
+from tests.passes.graphs import emitted, refusals
 from tests.rules.harness import DYNAMIC, Case, check_lowered
 from tests.rules.vjp.test_indexing import CASES as LOOKUPS
 from tests.rules.vjp.test_layout import CASES as LAYOUTS
@@ -55,7 +55,7 @@ def test_the_derivative_of_a_slice_with_steps_needs_no_scatter(case: Case) -> No
 
 
 def test_a_scatter_stays_where_it_adds_to_something() -> None:
-    model = typed("""
+    model = emitted("""
         g (float[3,2] x, float[2,2] u) => (float[3,2] y) <int64[2,1] at = {0, 2}> {
             y = ScatterND<reduction="add">(x, at, u)
         }

@@ -7,7 +7,7 @@ import pytest
 
 import onnxplain
 from onnxplain.passes.optimise.repeats import RepeatedWinners
-from tests.passes.graphs import assert_unchanged, operators, refusals, typed
+from tests.passes.graphs import assert_unchanged, emitted, operators, refusals
 from tests.passes.optimise.test_lowering import operators as counted
 from tests.running import Array, net, run
 
@@ -70,7 +70,7 @@ def test_where_one_number_is_not_one_the_others_are_explained() -> None:
 )
 def test_elsewhere_indices_stay(attributes: str, x: str, why: str) -> None:
     text = scatter(attributes, x)
-    model = typed(text)
+    model = emitted(text)
     changed, declined = refusals(model, RepeatedWinners())
     assert changed == 0
     assert [r.why.startswith(why) for r in declined] == [True]
@@ -84,9 +84,9 @@ def scatter(attributes: str, x: str, fill: str = "0", reduction: str = "none") -
         y = ScatterElements<axis=0, reduction="{reduction}">(a, b, c) }}"""
 
 
-def test_a_models_own_unpooling_is_taken_too() -> None:
+def test_whatever_is_put_at_the_winners_is_repeated() -> None:
     text = scatter("kernel_shape=[2,2], strides=[2,2]", "16,6,8")
-    model = typed(text)
+    model = emitted(text)
     assert refusals(model, RepeatedWinners()) == (1, ())
     assert "ScatterElements" not in operators(model)
     assert_unchanged(model, text, [(1, 16, 6, 8), (2, 16, 6, 8)])
@@ -94,5 +94,5 @@ def test_a_models_own_unpooling_is_taken_too() -> None:
 
 @pytest.mark.parametrize(("fill", "reduction"), [("1", "none"), ("0", "add")])
 def test_what_is_put_into_something_else_is_not_looked_at(fill: str, reduction: str) -> None:
-    model = typed(scatter("kernel_shape=[2,2], strides=[2,2]", "16,6,8", fill, reduction))
+    model = emitted(scatter("kernel_shape=[2,2], strides=[2,2]", "16,6,8", fill, reduction))
     assert refusals(model, RepeatedWinners()) == (0, ())

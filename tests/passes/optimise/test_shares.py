@@ -10,7 +10,7 @@ from onnxplain.ir.save import to_proto
 from onnxplain.passes.optimise.dead_code import DropDeadCode
 from onnxplain.passes.optimise.shares import ShareOfItself
 from tests.catalogue import SPECIMENS
-from tests.passes.graphs import operators, refusals, typed
+from tests.passes.graphs import emitted, operators, refusals
 from tests.running import explained, net, run
 
 SIGNED = "b = Less(y, o) s = Where(b, m, e) t = Add(y, s)"
@@ -47,7 +47,7 @@ FEEDS = {
     ],
 )
 def test_the_tensor_falls_out(body: str, left: list[str]) -> None:
-    model = typed(graph(body))
+    model = emitted(graph(body))
     before = run(net(graph(body)), FEEDS)["q"]
     assert refusals(model, ShareOfItself())[0] == 1
     DropDeadCode().run(model)
@@ -65,7 +65,7 @@ def test_the_tensor_falls_out(body: str, left: list[str]) -> None:
     ],
 )
 def test_elsewhere_it_stays_and_says_why(body: str, why: str) -> None:
-    model = typed(graph(body))
+    model = emitted(graph(body))
     changed, (refusal,) = refusals(model, ShareOfItself())
     assert (changed, why in refusal.why) == (0, True)
 
@@ -81,7 +81,7 @@ def test_elsewhere_it_stays_and_says_why(body: str, why: str) -> None:
     ],
 )
 def test_what_is_no_stabilised_denominator_is_not_looked_at(body: str) -> None:
-    assert refusals(typed(graph(body)), ShareOfItself()) == (0, ())
+    assert refusals(emitted(graph(body)), ShareOfItself()) == (0, ())
 
 
 def test_lrp_0_of_a_network_of_relus_has_no_quotients_and_is_gradient_times_input() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from onnxplain.passes.optimise.dead_code import DropDeadCode
 from onnxplain.passes.optimise.shifts import ShiftInBlocks, ShiftIntoBias
-from tests.passes.graphs import assert_unchanged, node, operators, refusals, typed
+from tests.passes.graphs import assert_unchanged, emitted, node, operators, refusals
 
 W = "float[4,3,1,1] w = {1,2,3, -4,5,6, 7,8,9, -1,0,1}"
 
@@ -39,7 +39,7 @@ def graph(body: str, more: str = "") -> str:
     ],
 )
 def test_a_number_joins_the_bias(body: str, more: str, left: list[str]) -> None:
-    model = typed(graph(body, more))
+    model = emitted(graph(body, more))
     assert refusals(model, ShiftIntoBias()) == (1, ())
     DropDeadCode().run(model)
     assert operators(model) == left
@@ -49,7 +49,7 @@ def test_a_number_joins_the_bias(body: str, more: str, left: list[str]) -> None:
 def test_a_transposed_convolution_has_a_bias_too() -> None:
     text = """g (float[N,3,5,5] x) => (float[N,4,A,B] y) <float[3,2,1,1] w = {1,2,3,4,5,6}, float c = {0.5}>
               { z = ConvTranspose(x, w) y = Add(z, c) }""".replace("N,4", "N,2")
-    model = typed(text)
+    model = emitted(text)
     assert refusals(model, ShiftIntoBias()) == (1, ())
     DropDeadCode().run(model)
     assert operators(model) == ["ConvTranspose"]
@@ -73,19 +73,19 @@ def test_a_transposed_convolution_has_a_bias_too() -> None:
 )
 def test_elsewhere_it_stays(body: str, more: str, why: str) -> None:
     text = graph(body, more).replace("float[N,4,A,B] y", "float[] y")
-    model = typed(text)
+    model = emitted(text)
     add = node(model, "b" if "b = " in body else "y")
     changed, declined = refusals(model, ShiftIntoBias())
     assert (changed, [(r.where, r.why) for r in declined]) == (0, [(add.name, why)])
 
 
 def test_what_is_no_convolution_is_not_looked_at() -> None:
-    model = typed("g (float[N,3] x) => (float[N,3] y) <float c = {1}> { z = Exp(x) y = Add(z, c) }")
+    model = emitted("g (float[N,3] x) => (float[N,3] y) <float c = {1}> { z = Exp(x) y = Add(z, c) }")
     assert refusals(model, ShiftIntoBias()) == (0, ())
 
 
 def test_a_summand_that_others_read_is_not_looked_at() -> None:
-    model = typed(graph("z = Conv(x, w) m = Exp(z) t = Add(z, m) y = Add(t, c)"))
+    model = emitted(graph("z = Conv(x, w) m = Exp(z) t = Add(z, m) y = Add(t, c)"))
     assert refusals(model, ShiftIntoBias()) == (0, ())
 
 
@@ -97,7 +97,7 @@ def blocks(body: str, channels: int = 16) -> str:
 
 def test_where_others_read_the_convolution_it_gets_one_of_its_own() -> None:
     text = blocks("a = Add(r, c) y = Mul(a, z)")
-    model = typed(text)
+    model = emitted(text)
     assert refusals(model, ShiftInBlocks()) == (1, ())
     DropDeadCode().run(model)
     assert operators(model) == ["Conv", "Conv", "Clip", "Mul"]
@@ -113,5 +113,5 @@ def test_where_others_read_the_convolution_it_gets_one_of_its_own() -> None:
     ],
 )
 def test_otherwise_it_does_not(text: str, why: str) -> None:
-    changed, declined = refusals(typed(text), ShiftInBlocks())
+    changed, declined = refusals(emitted(text), ShiftInBlocks())
     assert (changed, [r.why for r in declined]) == (0, [why])

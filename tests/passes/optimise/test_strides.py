@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnxplain.passes.optimise.strides import DepthwiseStrides, PointStrides
-from tests.passes.graphs import assert_unchanged, operators, refusals, typed
+from tests.passes.graphs import assert_unchanged, emitted, operators, refusals
 
 
 def graph(attributes: str, filters: str = "3,1,3,3", values: str = "", x: str = "N,3,5,4") -> str:
@@ -29,7 +29,7 @@ def graph(attributes: str, filters: str = "3,1,3,3", values: str = "", x: str = 
     ],
 )
 def test_zeros_are_written_between_the_elements(attributes: str, filters: str) -> None:
-    model = typed(graph(attributes, filters))
+    model = emitted(graph(attributes, filters))
     assert refusals(model, DepthwiseStrides()) == (1, ())
     assert "ConvTranspose" not in operators(model)
     assert_unchanged(model, graph(attributes, filters), [(1, 3, 5, 4), (2, 3, 5, 4)])
@@ -37,7 +37,7 @@ def test_zeros_are_written_between_the_elements(attributes: str, filters: str) -
 
 def test_the_derivative_of_a_mean_over_windows_side_by_side_is_a_repetition() -> None:
     text = graph("group=3, strides=[2,3]", "3,1,2,3", ",".join(["1"] * 18))
-    model = typed(text)
+    model = emitted(text)
     assert refusals(model, DepthwiseStrides()) == (1, ())
     assert operators(model) == ["Resize"]
     assert_unchanged(model, text, [(2, 3, 5, 4)])
@@ -58,14 +58,14 @@ def test_the_derivative_of_a_mean_over_windows_side_by_side_is_a_repetition() ->
     ],
 )
 def test_elsewhere_it_stays(attributes: str, filters: str, x: str, why: str) -> None:
-    model = typed(graph(attributes, filters, x=x))
+    model = emitted(graph(attributes, filters, x=x))
     changed, declined = refusals(model, DepthwiseStrides())
     assert changed == 0
     assert [r.why.startswith(why) for r in declined] == [True]
 
 
 def test_a_stride_of_one_is_not_looked_at() -> None:
-    assert refusals(typed(graph("group=3")), DepthwiseStrides()) == (0, ())
+    assert refusals(emitted(graph("group=3")), DepthwiseStrides()) == (0, ())
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_stride_of_one_is_not_looked_at() -> None:
 )
 def test_filters_of_one_element_convolve_before_the_zeros_are_written(attributes: str, filters: str) -> None:
     text = graph(attributes, filters).replace("float[N,3,A,B] y", "float[N,C,A,B] y")
-    model = typed(text)
+    model = emitted(text)
     assert refusals(model, PointStrides()) == (1, ())
     found = operators(model)
     assert "ConvTranspose" not in found
@@ -95,10 +95,10 @@ def test_filters_of_one_element_convolve_before_the_zeros_are_written(attributes
     ],
 )
 def test_with_one_element_it_stays_where_zeros_are_cut_or_sizes_unknown(attributes: str, x: str, why: str) -> None:
-    changed, declined = refusals(typed(graph(attributes, "3,2,1,1", x=x).replace("N,3,A", "N,C,A")), PointStrides())
+    changed, declined = refusals(emitted(graph(attributes, "3,2,1,1", x=x).replace("N,3,A", "N,C,A")), PointStrides())
     assert changed == 0
     assert [r.why.startswith(why) for r in declined] == [True]
 
 
 def test_larger_filters_are_not_looked_at() -> None:
-    assert refusals(typed(graph("strides=[2,2]", "3,3,2,2")), PointStrides()) == (0, ())
+    assert refusals(emitted(graph("strides=[2,2]", "3,3,2,2")), PointStrides()) == (0, ())
