@@ -141,5 +141,9 @@ class Site:
         return replace(self, x=x)
 
     def rerun(self, g: Builder) -> Value:
-        """The operator's output on its present operands."""
+        """The operator's output on its present operands.
+
+        For operands that were widened from half precision it need not be `y`: the runtime computes such operands in
+        either precision, and a comparison with what was rounded elsewhere finds nothing equal.
+        """
         return g.ops(self.op, *self.x, outputs=len(self.ys), domain=self.node.domain, **self.node.attrs)[0]

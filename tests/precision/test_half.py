@@ -187,3 +187,51 @@ def test_what_takes_bfloat16_only_in_newer_opsets_is_refused() -> None:
         r"bfloat16, which was not allowed then.\n  Export the model in float32",
     ):
         compile_model(model)
+
+
+def numbers(*shape: int, seed: int) -> str:
+    return ",".join(f"{v:.3f}" for v in np.random.default_rng(seed).standard_normal(shape).ravel())
+
+
+def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """All of it in half precision: the runtime's own converter leaves Max and Min in single."""
+    half = onnx.ModelProto()
+    half.CopyFrom(model)
+    for value in (*half.graph.input, *half.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    for tensor in half.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if array.dtype == np.float32:
+            tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float16), tensor.name))
+    return half
+
+
+@pytest.mark.parametrize("runtime", ["portable", "cpu", "cuda"])
+@pytest.mark.parametrize("method", ["gradient", "guided-backprop", "lrp-eps", "deeplift-rescale"])
+@pytest.mark.parametrize(
+    ("extreme", "width"),
+    [
+        ("Max(a, b)", 12),
+        ("Min(b, a)", 12),
+        ("Max(a, b, c)", 12),
+        ("ReduceMax(p, two)", 3),
+        ("ReduceMin<keepdims=0>(p, two)", 3),
+        ("GlobalMaxPool(p)", 3),
+        ("MaxPool<kernel_shape=[2]>(p)", 9),
+    ],
+)
+def test_extremes_of_what_the_runtime_rounds_or_not(extreme: str, width: int, method: str, runtime: str) -> None:
+    """A widened operand need not be what the forward node compared: nothing would equal the largest, and 0/0 is NaN."""
+    single = net(f"""
+        g (float[N,6] x) => (float[N,2] y) <float[6,12] w = {{{numbers(6, 12, seed=0)}}},
+            float[6,12] u = {{{numbers(6, 12, seed=3)}}}, float[{width},2] v = {{{numbers(width, 2, seed=1)}}},
+            int64[1] two = {{2}}, int64[3] planes = {{0,3,4}}> {{
+            a = Gemm(x, w)  b = Gemm(x, u)  c = Mul(a, b)  p = Reshape(a, planes)
+            k = {extreme}  f = Flatten(k)  y = MatMul(f, v) }}
+    """)
+    x = np.random.default_rng(2).standard_normal((3, 6)).astype(np.float16)
+    found = explained(rounded(single), x, method, target=1, runtime=runtime)
+    want = explained(single, x.astype(np.float32), method, target=1, runtime=runtime)
+    assert_near(found["attribution"], want["attribution"], 8 * ROUNDING)
+    if "residual" in found:
+        np.testing.assert_allclose(found["residual"], want["residual"], atol=8 * ROUNDING * np.abs(want["y"]).max())

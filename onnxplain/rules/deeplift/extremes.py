@@ -22,9 +22,8 @@ from onnxplain.rules.vjp.pooling import overlaps
 from onnxplain.rules.vjp.reduction import reduced_axes, spread
 
 
-def _moves_with_sample(s: Site, lowest: bool) -> Value:
+def _moves_with_sample(dy: Value, lowest: bool = False) -> Value:
     """Whether the element that is the extreme at the sample is the one that moves far enough."""
-    dy = s.y - at_baseline(s).y
     return dy <= 0 if lowest else dy >= 0
 
 
@@ -36,13 +35,15 @@ def _share(g: Builder, dy: Value, dx: Value) -> Value:
 def extreme(g: Builder, s: Site, m: Value) -> Flows:
     """Max, Min: several operands, element by element; shared equally by operands that are equal."""
     ref = at_baseline(s)
-    with_sample = _moves_with_sample(s, s.op == "Min")
-    now, before = ([g.mask(g.equal(x, each.y), m) for x in each.operands] for each in (s, ref))
+    y, y0 = s.rerun(g), ref.rerun(g)
+    with_sample = _moves_with_sample(y - y0, s.op == "Min")
+    now = [g.mask(g.equal(x, y), m) for x in s.operands]
+    before = [g.mask(g.equal(x, y0), m) for x in ref.operands]
     counts = g.total(now), g.total(before)
     flows: list[Value | None] = []
     for i, (here, there) in enumerate(zip(now, before, strict=True)):
         part = g.where(with_sample, here / counts[0], there / counts[1])
-        share = _share(g, s.y - ref.y, change(s, i))
+        share = _share(g, y - y0, change(s, i))
         flows.append(m * g.where(part > 0, part * share, 0) if s.varying[i] else None)
     return tuple(flows)
 
@@ -55,10 +56,11 @@ def reduced_extreme(g: Builder, s: Site, m: Value) -> Flows:
     def wide(v: Value) -> Value:
         return v if pooled else spread(g, s, v)
 
-    now, before = (g.mask(g.equal(each[0], wide(each.y)), m) for each in (s, ref))
-    with_sample = wide(_moves_with_sample(s, s.op == "ReduceMin"))
+    y, y0 = wide(s.rerun(g)), wide(ref.rerun(g))
+    now, before = g.mask(g.equal(s[0], y), m), g.mask(g.equal(ref[0], y0), m)
+    with_sample = _moves_with_sample(y - y0, s.op == "ReduceMin")
     part = g.where(with_sample, now / g.sum(now, axes), before / g.sum(before, axes))
-    share = _share(g, wide(s.y - ref.y), change(s, 0))
+    share = _share(g, y - y0, change(s, 0))
     return (wide(m) * g.where(part > 0, part * share, 0),)
 
 
@@ -67,7 +69,7 @@ def max_pool(g: Builder, s: Site, m: Value) -> Flows:
     x, ref = s[0], at_baseline(s)
     attrs = {k: v for k, v in s.node.attrs.items() if k != "storage_order"}
     now, before = (_flat_winners(g, each, attrs) for each in (x, ref[0]))
-    place = g.where(_moves_with_sample(s, lowest=False), now, before) + _first_of_each(g, x)
+    place = g.where(_moves_with_sample(s.y - ref.y), now, before) + _first_of_each(g, x)
     chosen = g.reshape(place, [-1])
     dx = g.op("GatherElements", g.reshape(change(s, 0), [-1]), chosen, axis=0)
     dy = g.reshape(s.y - ref.y, [-1])

@@ -159,9 +159,10 @@ def mean(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
 @vjp("Max", "Min", wrt=ALL)
 def extreme(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
     """To the operand that is the extreme; shared equally where several are, as in torch."""
-    winners = [g.mask(g.equal(x, s.y), dy) for x in s.operands]
-    if len(winners) == 1:
+    if len(s.operands) == 1:
         return (dy,)
+    y = s.rerun(g)
+    winners = [g.mask(g.equal(x, y), dy) for x in s.operands]
     share = dy / g.total(winners)
     return tuple(share * w for w in winners)
 

@@ -35,7 +35,7 @@ def reduce_mean(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
 @vjp("ReduceMax", "ReduceMin")
 def reduce_extreme(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
     """Shared equally among the elements that are the extreme, as in torch's amax."""
-    winners = g.mask(g.equal(s[0], spread(g, s, s.y)), dy)
+    winners = g.mask(g.equal(s[0], spread(g, s, s.rerun(g))), dy)
     return (winners * (spread(g, s, dy) / g.sum(winners, reduced_axes(g, s))),)
 
 
