@@ -106,6 +106,8 @@ LAYERS = {
                    h = Reshape(a, flat)""",
     "convolution": """p = Reshape(x, planes) z = Conv(p, c) u = Reshape(z, flat) d = Mul(u, k) q = Add(d, bk)
                       h = Relu(q)""",
+    "a sum over products": 'z = Einsum<equation="ni,ij->nj">(x, w) d = Mul(z, k) q = Add(d, bk) h = Relu(q)',
+    "a factor below zero": "n = Neg(wk) q = Gemm<alpha=-1.0>(x, n, bk) h = Relu(q)",
     "weights on the left": """xt = Transpose<perm=[1,0]>(x) z = MatMul(t, xt) u = Transpose<perm=[1,0]>(z) d = Mul(u, k)
                               q = Add(d, bk) h = Relu(q)""",
 }

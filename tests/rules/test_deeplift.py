@@ -27,6 +27,7 @@ SIGNALS = [
     "y = Max(a, zero)",
     "p = Greater(a, zero) y = Where(p, a, b)",
     "p = Greater(a, zero) m = Cast<to=1>(p) y = Mul(a, m)",
+    "s = Sign(a) m = Abs(a) y = Mul(s, m)",
     "s = Pow(a, two) t = Mul(b, b) u = Add(s, t) y = Sqrt(u)",
     "s = Mul(a, a) y = Pow(s, half)",
     "s = Mul(a, a) e = Exp(s) r = Reciprocal(e) y = Mul(r, b)",
@@ -296,3 +297,48 @@ def test_what_has_no_rule_is_refused_by_name(op: str) -> None:
     model = net(f"g (float[N, 3] x) => (float[N, 3] y) {{ {text} y = Add(s, x) }}")
     with pytest.raises(UnsupportedOp, match="TopK" if op == "TopK" else "ReduceProd"):
         compile_model(model, "deeplift-rescale")
+
+
+@pytest.mark.parametrize("text", ["y = Relu(x)", "p = Greater(x, o) m = Cast<to=1>(p) y = Mul(x, m)",
+                                  "s = Sign(x) r = Relu(x) y = Mul(s, r)"])  # fmt: skip
+def test_a_product_with_a_step_jumps_however_near_the_baseline_is(text: str) -> None:
+    model = net(f"""g (float[N, 4] x) => (float[N, 1] z) <float o = {{0}}, int64[1] last = {{1}}>
+        {{ {text} z = ReduceSum(y, last) }}""")
+    x = np.array([[0.004, -0.003, 1e-7, 0.0049]])
+    found = explain(model, x, np.zeros((1, 4)))
+    np.testing.assert_allclose(found["attribution"], np.maximum(x, 0), rtol=1e-6)
+    np.testing.assert_allclose(found["residual"], 0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("op", "baseline"), [
+    ("Atanh", 0.9955), ("Asin", 0.9955), ("Acos", -0.9955), ("Tan", 1.56), ("Acosh", 1.0001), ("Log", 1e-3),
+    ("Atanh", 0.3), ("Asin", 0.0), ("Tan", 0.7), ("Acosh", 2.0), ("Log", 30.0),
+])  # fmt: skip
+@pytest.mark.parametrize("step", [0.0044, 1e-3, 1e-4, 1e-5])
+def test_near_a_pole_the_sum_is_kept(op: str, baseline: float, step: float) -> None:
+    """The derivative there is no mean slope, even of a short way. The rounding of x allows for some of its slope."""
+    model = net(f"g (float[N, 1] x) => (float[N, 2] z) <float[1, 2] w = {{1, 2}}> {{ y = {op}(x) z = MatMul(y, w) }}")
+    ends = np.float32(baseline), np.float32(baseline) + np.float32(np.sign(baseline or 1) * step)
+    results = explain(model, np.full((1, 1), ends[1]), np.full((1, 1), ends[0]), target=0)
+    numpy_op = {"Atanh": np.arctanh, "Asin": np.arcsin, "Acos": np.arccos, "Acosh": np.arccosh, "Tan": np.tan,
+                "Log": np.log}[op]  # fmt: skip
+    before, after = (float(numpy_op(np.float64(end))) for end in ends)
+    rounding = 4 * np.finfo(np.float32).eps * max(abs(before), abs(after), 1)
+    assert abs(results["attribution"].sum() - (after - before)) <= 1e-4 * abs(after - before) + rounding
+
+
+@pytest.mark.parametrize("method", ["deeplift", "deeplift-revealcancel"])
+@pytest.mark.parametrize(("op", "power"), [("Log", ""), ("Pow", ", half"), ("Asin", ""), ("Atanh", "")])
+def test_reveal_cancel_leaves_functions_alone_that_have_no_value_everywhere(method: str, op: str, power: str) -> None:
+    """It looks at the sums of what raises and of what lowers alone, which may lie where such a function ends."""
+    weights = ", ".join(f"{v:.4f}" for v in np.abs(np.random.default_rng(0).standard_normal(24)) / 24)
+    model = net(f"""g (float[N, 8] x) => (float[N, 2] z)
+        <float[8, 3] w = {{{weights}}}, float[3, 2] v = {{1, 2, -1, 3, 2, -2}},
+         float half = {{0.5}}, float e = {{0.000001}}> {{
+            h = MatMul(x, w)  a = Add(h, e)  y = {op}(a{power})  z = MatMul(y, v) }}""")
+    rng = np.random.default_rng(1)
+    x, baseline = rng.random((3, 8)), rng.random((1, 8))
+    x[1] = 0
+    found, rescaled = (explain(model, x, baseline, each, target=0) for each in (method, "deeplift-rescale"))
+    np.testing.assert_allclose(found["attribution"], rescaled["attribution"], rtol=1e-5)
+    assert (np.abs(found["residual"]) <= 1e-5 * np.abs(gain(found))).all()

@@ -50,6 +50,12 @@ ONE_INPUT = (
 )  # fmt: skip
 """Functions of one number."""
 
+LIMITED = frozenset({"Log", "Tan", "Asin", "Acos", "Acosh", "Atanh"})
+"""Of those, the ones that have no value at some numbers."""
+
+_WHOLE = (1, 2, 3, 4)
+"""Exponents with which a power has a value everywhere."""
+
 PRODUCTS = ("Mul", "Div", "MatMul", "Gemm")
 QUADRATIC = ("Einsum", "ReduceL2", "ReduceSumSquare")
 
@@ -60,7 +66,7 @@ def deeplift(name: str, threshold: float, reveals: Where | None = None) -> Compo
     threshold: where the input of a smooth function is no farther from its baseline than this, derivatives take over.
     reveals:   the functions of one number to which RevealCancel applies; Rescale for the others.
     """
-    own = () if reveals is None else (Entry(_both(one_input, reveals), reveal_cancel(threshold), "reveal-cancel"),)
+    own = () if reveals is None else (Entry(_both(everywhere, reveals), reveal_cancel(threshold), "reveal-cancel"),)
     return Composite(name, (
         *own,
         Entry(by_its_scale, rescaled, "rescale"),
@@ -74,7 +80,7 @@ def deeplift(name: str, threshold: float, reveals: Where | None = None) -> Compo
         Entry(op("DynamicQuantizeLinear"), requantised, "rescale"),
         Entry(op("Sqrt"), root, "midpoint"),
         Entry(op("Reciprocal"), reciprocal, "midpoint"),
-        Entry(op(*PRODUCTS), product(threshold), "midpoint"),
+        Entry(op(*PRODUCTS), product(), "midpoint"),
         Entry(op(*QUADRATIC), midpoint, "midpoint"),
         Entry(lp_pool(2), midpoint, "midpoint"),
         Entry(lp_pool(1), magnitude_sum, "midpoint"),
@@ -98,6 +104,13 @@ def deeplift(name: str, threshold: float, reveals: Where | None = None) -> Compo
 def one_input(s: Site) -> bool:
     """A function of one number, its other operands constant."""
     return s.op in ONE_INPUT and sum(s.varying) == 1 and s.varying[0]
+
+
+def everywhere(s: Site) -> bool:
+    """A function of one number that takes any: RevealCancel looks at points that the input never reaches."""
+    if s.op == "Pow":
+        return one_input(s) and s[1].is_constant and bool(np.all(np.isin(s[1].g.values(s[1]), _WHOLE)))
+    return one_input(s) and s.op not in LIMITED
 
 
 def dense(s: Site) -> bool:

@@ -113,9 +113,12 @@ def midpoint(g: Builder, s: Site, m: Value) -> Flows:
     return halfway(s).vjp(g, m)
 
 
-def product(threshold: float) -> Rule:
-    """The symmetric rule; Rescale where the other factor changes without a derivative, as x * (x > 0) does."""
-    otherwise = rescale(threshold)
+def product() -> Rule:
+    """The symmetric rule; Rescale where the other factor changes without a derivative, as x * (x > 0) does.
+
+    Such a product jumps, so that the derivative says nothing of any way that is not zero.
+    """
+    otherwise = rescale(0)
 
     def rule(g: Builder, s: Site, m: Value) -> Flows:
         ref = at_baseline(s)

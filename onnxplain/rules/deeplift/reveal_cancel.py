@@ -25,17 +25,18 @@ from onnxplain.ir.site import Rule, Site
 from onnxplain.ir.value import Value
 from onnxplain.rules.deeplift.differences import Flows, at_baseline, change, only
 from onnxplain.rules.deeplift.slopes import secant_of
+from onnxplain.rules.lrp.affine import LINEAR
 from onnxplain.rules.table import BROADCASTING, fixed_axes
 
 
 def follows_layer(s: Site) -> bool:
     """Whether the function is applied to a layer with weights, by its first operand."""
-    return bool(s.role.layer) and s.varying[:1] == (True,) and s.role.layer[0].attr("alpha", 1.0) > 0
+    return bool(s.role.layer) and s.varying[:1] == (True,)
 
 
 def follows_dense_layer(s: Site) -> bool:
     """The same for layers that are not convolutions."""
-    return follows_layer(s) and s.role.layer[0].op in ("Gemm", "MatMul")
+    return follows_layer(s) and s.role.layer[0].op in ("Gemm", "MatMul", "Einsum")
 
 
 def reveal_cancel(threshold: float) -> Rule:
@@ -102,7 +103,7 @@ def _with_magnitudes(g: Builder, s: Site, v: Value) -> Site:
     if s.op == "BatchNormalization":
         scale, shift = abs(s[1]), g.full_like(s[1], 0)
         return s.with_operands(v, scale, shift, shift, s[4])
-    if s.op in ("Conv", "ConvTranspose", "Gemm", "MatMul", "Mul", "Div"):
-        operands[1 - signal] = abs(s[1 - signal])
+    if s.op in (*LINEAR, "Mul", "Div"):
+        operands[1 - signal] = abs(s[1 - signal]) * (-1 if s.attr("alpha", 1.0) < 0 else 1)
         operands = [*operands[:2], *(None for _ in operands[2:])]
     return s.with_operands(*operands)

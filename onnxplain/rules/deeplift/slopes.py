@@ -9,7 +9,7 @@ square of their distance, which is below rounding long before the quotient is lo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import ml_dtypes
 import numpy as np
@@ -28,7 +28,7 @@ def secant_of(op: str, threshold: float) -> Secant:
         slope = _BY_KINKS[op]
         return lambda g, a, b, m: m * slope(g, a, b)
     way = threshold * _SHARE.get(op, 1)
-    return blend(way) if op in BOUNDED else quotient(way, relative=op in SCALE_FREE)
+    return blend(way) if op in BOUNDED else quotient(way, BENDING_WITHIN.get(op))
 
 
 JUMPS = frozenset({"ThresholdedRelu", "Shrink", "Mod"})
@@ -37,8 +37,13 @@ JUMPS = frozenset({"ThresholdedRelu", "Shrink", "Mod"})
 BENDS = frozenset({"Elu", "Selu", "Celu"})
 """Functions whose derivative, or its slope, jumps at zero: it takes over later, where the jump weighs less."""
 
-SCALE_FREE = frozenset({"Log", "Pow"})
-"""Functions that bend over distances in proportion to their input, not over distances of one."""
+BENDING_WITHIN: Mapping[str, Callable[[Value], Value]] = {
+    **dict.fromkeys(("Log", "Pow"), abs),
+    **dict.fromkeys(("Asin", "Acos", "Atanh"), lambda x: 1 - abs(x)),
+    "Acosh": lambda x: x - 1,
+    "Tan": lambda x: abs(x.g.op("Cos", x)),
+}
+"""Functions that bend over distances in proportion to how far a pole or the end of their domain is, not of one."""
 
 BOUNDED = frozenset({"Sigmoid", "Tanh", "Softplus", "Softsign", "Gelu", "Mish", "Erf", "Sin", "Cos"}) | JUMPS | BENDS
 """Functions whose derivative is finite everywhere, so that zero times it is zero."""
@@ -46,13 +51,13 @@ BOUNDED = frozenset({"Sigmoid", "Tanh", "Softplus", "Softsign", "Gelu", "Mish", 
 _SHARE = dict.fromkeys(JUMPS, 0.0) | dict.fromkeys(BENDS, 0.02)
 
 
-def quotient(threshold: float, *, relative: bool = False) -> Secant:
-    """Dy/Dx, and the mean of both derivatives where Dx is no larger than `threshold`, or than that times x."""
+def quotient(threshold: float, within: Callable[[Value], Value] | None = None) -> Secant:
+    """Dy/Dx, and the mean of both derivatives where Dx is no larger than `threshold`, or than that times `within`(x)."""
 
     def secant(g: Builder, a: Site, b: Site, m: Value) -> Value:
         signal = a.varying.index(True)
         dx = a[signal] - b[signal]
-        near = abs(dx) <= (abs(a[signal]) * threshold if relative else threshold)
+        near = abs(dx) <= (threshold if within is None else within(a[signal]) * threshold)
         return g.where(near, _limit(g, a, b, m, signal), m * ((a.y - b.y) / g.where(near, 1, dx)))
 
     return secant
