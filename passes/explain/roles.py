@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from onnxplain.ir.site import Role, Site
-from onnxplain.rules.lrp.affine import LINEAR, is_linear
+from onnxplain.rules.lrp.affine import is_linear
 
 _PRODUCTS = ("Mul", "Div")
 _GATES = ("Sigmoid", "HardSigmoid")
@@ -27,7 +27,7 @@ def roles(sites: Sequence[Site]) -> dict[str, Role]:
     for site in sites:
         after_layer = any(behind.get(x.name, False) for x in site.operands)
         for y in site.ys:
-            behind[y.name] = after_layer or site.op in LINEAR
+            behind[y.name] = after_layer or site.name in order
         found[site.name] = Role(
             first=site.name in order and not after_layer,
             depth=order.get(site.name, 0) / max(len(layers) - 1, 1),

@@ -90,14 +90,19 @@ def _sized_like(g: Builder, output: Value, original: gs.Tensor, batch: str | Non
 
 
 def value_at(g: Builder, original: Trace, value: Value, x: Value, label: str) -> Value:
-    """A tensor's value at another input; only what it takes is emitted."""
+    """A tensor's value at another input; only what it takes is emitted.
+
+    Shapes: x (1, ...) -> the tensor's of one sample, or of as many as `original` has where one would not broadcast.
+    """
     needed = {value.name}
     nodes = []
     for node in reversed(original.nodes):
         if any(t.name in needed for t in node.outputs):
             needed.update(t.name for t in node.inputs)
             nodes.append(node)
-    return twin(g, replace(original, nodes=tuple(reversed(nodes)), score=value), x, label).score
+    sites = tuple(site for site in original.sites if any(y.name in needed for y in site.ys))
+    part = replace(original, nodes=tuple(reversed(nodes)), sites=sites, score=value)
+    return twin(g, part, x if broadcasts(g, part) else g.expand_like(x, original.source), label).score
 
 
 def stacks(g: Builder, original: Trace, times: int) -> bool:

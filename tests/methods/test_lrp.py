@@ -15,7 +15,7 @@ from onnxplain.errors import UsageError
 from tests.rules.lrp import dense
 from tests.rules.lrp.dense import Dense
 from tests.rules.lrp.small import small
-from tests.running import relative_error, run
+from tests.running import net, relative_error, run
 
 Floats = NDArray[np.float64]
 
@@ -175,6 +175,30 @@ def test_bounds_pass_what_lies_in_front_of_the_first_layer() -> None:
     inside = explained("lrp-epsilon-gamma-box", scaled, PICTURE, low="-2", high="3")
     outside = explained("lrp-epsilon-gamma-box", plain, PICTURE * k, low="-4,-3,-1", high="6,2,1.5")
     assert relative_error(inside["attribution"], outside["attribution"]) <= 1e-5
+
+
+@pytest.mark.parametrize(("body", "shape"), [
+    ("h = MatMul(x, m) a = Add(h, b) r = Relu(a) q = ReduceMean<keepdims = 0>(r, one) y = MatMul(q, v)", (4, 3)),
+    ("""f = Reshape(x, frames) c = Conv(f, k) r = Relu(c) p = ReduceMean<keepdims = 0>(r, space)
+        q = Reshape(p, videos) z = ReduceMean<keepdims = 0>(q, one) y = MatMul(z, v)""", (2, 3, 5, 5)),
+], ids=["tokens", "frames"])  # fmt: skip
+@pytest.mark.parametrize("method", ["lrp-composite", "deep-taylor-bounded", "lrp-epsilon-gamma-box"])
+def test_bounds_where_samples_lie_along_an_axis_with_others(method: str, body: str, shape: tuple[int, ...]) -> None:
+    """Tokens and frames become rows of one layer: the bounds are then those of as many samples."""
+    sizes = ",".join(map(str, shape))
+    model = net(f"""g (float[N,{sizes}] x) => (float[N,3] y)
+        <int64[4] frames = {{-1, 3, 5, 5}}, int64[3] videos = {{-1, 2, 6}},
+         int64[1] one = {{1}}, int64[2] space = {{2, 3}}>
+        {{ {body} }}""")
+    rng = np.random.default_rng(7)
+    for name, size in {"m": (3, 6), "b": (6,), "k": (6, 3, 3, 3), "v": (6, 3)}.items():
+        weights = rng.standard_normal(size).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(weights, name))
+    x = rng.uniform(-2, 2, (3, *shape)).astype(np.float32)
+    found = explained(method, model, x, low="-2", high="2", target=0)
+    for i in range(len(x)):
+        alone = explained(method, model, x[i : i + 1], low="-2", high="2", target=0)
+        assert relative_error(found["attribution"][i : i + 1], alone["attribution"]) <= 1e-5
 
 
 def test_nothing_is_clamped() -> None:

@@ -39,6 +39,11 @@ def test_a_shortcut_past_the_first_layer_leads_to_no_second_one() -> None:
     assert not found["y"].first
 
 
+def test_a_product_of_two_signals_is_no_layer() -> None:
+    found = roles("a = Mul(x, k) b = MatMul(x, a) y = Conv(b, w)")
+    assert found["y"].first
+
+
 def test_a_model_of_one_layer() -> None:
     role = roles("y = Conv(x, w)")["y"]
     assert role.first
