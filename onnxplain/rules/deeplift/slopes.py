@@ -52,7 +52,7 @@ _SHARE = dict.fromkeys(JUMPS, 0.0) | dict.fromkeys(BENDS, 0.02)
 
 
 def quotient(threshold: float, within: Callable[[Value], Value] | None = None) -> Secant:
-    """Dy/Dx, and the mean of both derivatives where Dx is no larger than `threshold`, or than that times `within`(x)."""
+    """Dy/Dx, and the mean of both derivatives where Dx is no larger than `threshold`, or that times `within`(x)."""
 
     def secant(g: Builder, a: Site, b: Site, m: Value) -> Value:
         signal = a.varying.index(True)
