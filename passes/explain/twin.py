@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Container
 from dataclasses import dataclass, replace
 
 import onnx_graphsurgeon as gs
@@ -11,6 +12,7 @@ from onnx.shape_inference import InferenceError
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.site import Site
 from onnxplain.ir.value import Dim, Value
+from onnxplain.passes.explain.stacking import mixing
 from onnxplain.passes.explain.trace import Trace, trace
 from onnxplain.rules.table import BROADCASTING
 
@@ -49,7 +51,7 @@ def twin(g: Builder, original: Trace, x: Value, label: str) -> Twin:
     Shapes: x is like the original's source, with any batch size that the model takes.
     """
     values = {original.source.name: x}
-    batch, other = _renamed(original, x)
+    batch, other = _renamed(g, original, x)
     for node in original.nodes:
         if not any(t.name in values for t in node.inputs):
             continue
@@ -61,7 +63,7 @@ def twin(g: Builder, original: Trace, x: Value, label: str) -> Twin:
     return Twin(values, values.get(original.score.name, original.score), x)
 
 
-def _renamed(original: Trace, x: Value) -> tuple[str | None, Dim]:
+def _renamed(g: Builder, original: Trace, x: Value) -> tuple[str | None, Dim]:
     """The name of the original's batch and what it is in the twin; None where a size of that name may be another.
 
     Of one sample it may where the batch of another input arrives: what is computed from both keeps that one's.
@@ -71,8 +73,7 @@ def _renamed(original: Trace, x: Value) -> tuple[str | None, Dim]:
         return None, None
     if isinstance(x.shape[0], str):
         return sizes[0], x.shape[0]
-    made = _made(original)
-    alone = x.shape[0] == 1 and not any(_joins_others(site, made) for site in original.sites)
+    alone = x.shape[0] == 1 and not joins_others(g, original)
     return sizes[0], 1 if alone else None
 
 
@@ -108,14 +109,13 @@ def value_at(g: Builder, original: Trace, value: Value, x: Value, label: str) ->
 def stacks(g: Builder, original: Trace, times: int) -> bool:
     """Whether the model takes `times` batches at once, each sample by itself.
 
-    It is tried: the forward pass is emitted on such a batch and thrown away. A model with a symbolic batch is one that
-    its exporter says takes any; one with a fixed batch must come out with `times` as many rows of scores.
+    A model with a symbolic batch is one that its exporter says takes any. Of one with a fixed batch it is tried: the
+    forward pass is emitted on so many and thrown away, and followed operator by operator.
     """
     batch: Dim = original.source.shape[0]
     if times == 1:
         return True
-    made = _made(original)
-    if any(_joins_others(site, made) for site in original.sites):
+    if joins_others(g, original):
         return False
     if not isinstance(batch, int):
         return True
@@ -123,8 +123,7 @@ def stacks(g: Builder, original: Trace, times: int) -> bool:
         try:
             # A loop's body is thrown away whole, so the stand-in for the stacked input is too.
             stand_in = g.concat([original.source] * times, axis=0)
-            score = twin(g, original, stand_in, "trial").score
-            return score.tensor.shape is not None and score.shape[0] == batch * times
+            return mixing(g, original, twin(g, original, stand_in, "trial").values, times) is None
         except (InferenceError, ValueError):
             return False
 
@@ -143,8 +142,7 @@ def broadcasts(g: Builder, original: Trace) -> bool:
             one = twin(g, original, g.named(first, [1, *original.source.shape[1:]]), "trial")
         except (InferenceError, ValueError):
             return False
-        made = _made(original)
-        if any(site.op not in BROADCASTING and _joins_others(site, made) for site in original.sites):
+        if joins_others(g, original, besides=BROADCASTING):
             return False
         if any(_scatters_by_sample(site, one) for site in original.sites):
             return False
@@ -156,16 +154,19 @@ def broadcasts(g: Builder, original: Trace) -> bool:
         )
 
 
-def _made(original: Trace) -> set[str]:
-    """Names of the tensors that depend on the explained input."""
-    return {t.name for node in original.nodes for t in node.outputs} | {original.source.name}
+def joins_others(g: Builder, original: Trace, besides: Container[str] = ()) -> bool:
+    """Whether an operator, `besides` some, takes a tensor of the whole batch that comes from another input.
 
-
-def _joins_others(site: Site, made: set[str]) -> bool:
-    """Whether a site takes a tensor of the whole batch that comes from another input of the model."""
+    Of whatever type: a mask chooses sample by sample, an index looks up in its own.
+    """
+    made = {t.name for node in original.nodes for t in node.outputs} | {original.source.name}
+    outside = {t.name for t in g.graph.inputs}
+    for node in g.graph.nodes:
+        if any(t.name in outside for t in node.inputs):
+            outside.update(t.name for t in node.outputs)
+    others = [x for site in original.sites if site.op not in besides for x in site.operands if x.name not in made]
     return any(
-        x.name not in made and not x.is_constant and x.tensor.shape and x.shape[0] != 1 and x.dtype.kind == "f"
-        for x in site.operands
+        x.name in outside and (x.tensor.shape is None or list(x.tensor.shape)[:1] not in ([], [1])) for x in others
     )
 
 
