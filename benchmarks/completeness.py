@@ -49,7 +49,7 @@ def main() -> None:
         if not specimen.trained or specimen.missing:
             continue
         cells = [shares(specimen, quadrature, steps, count) for quadrature, steps in COLUMNS]
-        said = " | ".join(f"{np.median(c):.2%}, {c.max():.1%}, {np.sum(c <= 0.01)}/{count}" for c in cells)
+        said = " | ".join(f"{np.median(c):.2%}, {c.max():.2%}, {np.sum(c <= 0.01)}/{count}" for c in cells)
         lines.append(f"| {specimen.name} | {said} |")
         print(lines[-1], flush=True)
     put(ROOT / "docs/methods.md", "completeness", "\n".join(lines))

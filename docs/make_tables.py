@@ -36,20 +36,45 @@ def methods(names: Sequence[str]) -> list[str]:
 
 
 def parameters(names: Sequence[str]) -> list[str]:
-    """One row for each parameter. Of several methods, a parameter that all have alike stands once."""
+    """One row for each parameter. Of several methods, a parameter that some have alike stands once for these."""
     chosen = _chosen(names)
     found: dict[tuple[str, ...], list[str]] = {}
     for method in chosen:
         for parameter in method.parameters:
             found.setdefault(tuple(_described(parameter)), []).append(method.name)
     several = any(len(owners) < len(chosen) for owners in found.values())
+    named = [row[0] for row in found]
     rows = []
-    for row, owners in found.items():
-        of = "all" if len(owners) == len(chosen) else " ".join(f"`{owner}`" for owner in owners)
-        rows.append([*row, of] if several else list(row))
+    for row in sorted(found, key=lambda row: named.index(row[0])):  # what has one name stands together
+        rows.append([*row, owned([m.name for m in chosen], found[row])] if several else list(row))
     if not rows:
         return ["It has no parameters."]
     return rendered(["parameter", "default", "values", "what it is", *(["of"] if several else [])], rows)
+
+
+def owned(every: Sequence[str], owners: Sequence[str]) -> str:
+    """Whose a parameter is, as short as can be said: by a common beginning, or by those that lack it.
+
+    >>> owned(["a-b", "a-c", "a-d", "e", "f"], ["a-b", "a-c", "a-d", "e"])
+    'all but `f`'
+    >>> owned(["a-b", "a-c", "a-d", "e", "f"], ["a-b", "a-c", "a-d"])
+    '`a-*`'
+    """
+    others = [name for name in every if name not in owners]
+    if not others:
+        return "all"
+    if len(others) * 2 <= len(owners):
+        return "all but " + " ".join(f"`{name}`" for name in others)
+    said: list[str] = []
+    for name in owners:
+        heads = [name[: at.end()] for at in re.finditer("-", name)]
+        # A beginning speaks for three or more, and never for one that lacks the parameter.
+        whole = (
+            h for h in heads if sum(o.startswith(h) for o in owners) > 2 and not any(o.startswith(h) for o in others)
+        )
+        head = next(whole, None)
+        said.append(f"`{name}`" if head is None else f"`{head}*`")
+    return " ".join(dict.fromkeys(said))
 
 
 def operators(names: Sequence[str]) -> list[str]:
@@ -88,10 +113,13 @@ def _described(parameter: Parameter) -> list[str]:
     shown = (
         f"{default:g}" if isinstance(default, float) else str(default).lower() if default in (True, False) else default
     )
+    cell = parameter.unsaid or ("" if default in ("", None) else f"`{shown}`")
     values = " ".join(f"`{c}`" for c in parameter.choices) or {"str": "text", "bool": "`true` `false`"}.get(
         parameter.kind.__name__, parameter.kind.__name__
     )
-    return [f"`{parameter.name}`", "" if default in ("", None) else f"`{shown}`", values, parameter.help]
+    if parameter.range:
+        values += f", {parameter.range}"
+    return [f"`{parameter.name}`", cell, values, parameter.help]
 
 
 def rendered(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -37,9 +37,19 @@ ModelLike = str | Path | onnx.ModelProto
 def compile_model(model: ModelLike, method: str = "gradient", **options: Any) -> onnx.ModelProto:
     """Compile a classifier into a graph that returns its prediction and the explanation of it.
 
-    model:   a path or a ModelProto; (N, ...) in, (N, classes) out.
-    method:  a name that `onnxplain.methods()` lists.
-    options: fields of `Request`; every other name is a parameter of the method.
+    model:   a path or a ModelProto, which stays as it is. It takes (N, ...) and returns scores (N, classes) or (N), or,
+             with places, (N, tokens, classes) and the like.
+    method:  a name that `onnxplain.methods()` lists, or several separated by commas.
+    options: target:      "top1" (the default), "topk:K", "input", or the index of a class.
+             input:       the name of the input to explain, where the model has several.
+             output, output_index: the name, or the number, of the output with the scores, where it has several.
+             at:          of scores with places, the place to explain ("12,40"), or "mean".
+             class_axis:  the axis of the classes in such scores; found from the graph by default.
+             layout:      "auto" (the default), "channels-first" or "channels-last".
+             preprocess:  how pictures become the input: a name such as "imagenet", or a dict.
+             runtime:     "portable" (the default), "cpu" or "cuda": whose kernels the graph is lowered for.
+             diagnostics: True for how much relevance arrives at each node and is passed on.
+             Every other name is a parameter of the method.
 
     Returns: a ModelProto with the model's own inputs and outputs, then `attribution`, `heatmap`, `explained_class`,
              `explained_score`.
@@ -51,7 +61,11 @@ def compile_model(model: ModelLike, method: str = "gradient", **options: Any) ->
 def compile_file(model: ModelLike, path: str | Path, method: str = "gradient", **options: Any) -> list[Path]:
     """As `compile_model`, writing the result; models over 2 GB keep their weights in a data file beside it.
 
+    path: where to write. The file appears there when it is whole, and replaces one that is there.
+    model, method, options: as for `compile_model`. (Its option `output` is the name of the model's output.)
+
     Returns: the files written.
+    Raises:  OnnxplainError, whose message says what to do.
     """
     return write(explained(model, _request(method, options)), Path(path))
 

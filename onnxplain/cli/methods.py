@@ -39,6 +39,7 @@ def _entry(method: Any) -> dict[str, Any]:
                 "default": p.default,
                 "help": p.help,
                 "choices": list(p.choices),
+                "range": p.range,
             }
             for p in method.parameters
         ],
@@ -46,8 +47,11 @@ def _entry(method: Any) -> dict[str, Any]:
 
 
 def _default(parameter: Parameter) -> str:
-    return parameter.name if parameter.default in (None, "") else f"{parameter.name}={parameter.default}"
+    shown = parameter.unsaid or parameter.default
+    return parameter.name if shown in (None, "") else f"{parameter.name}={shown}"
 
 
 def _help(parameter: Parameter) -> str:
-    return parameter.help + (f": {', '.join(parameter.choices)}" if parameter.choices else "")
+    if parameter.choices:
+        return f"{parameter.help}: {', '.join(parameter.choices)}"
+    return f"{parameter.help} ({parameter.kind.__name__}, {parameter.range})" if parameter.range else parameter.help

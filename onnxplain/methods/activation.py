@@ -19,7 +19,10 @@ from onnxplain.rules.guided import GUIDED
 from onnxplain.rules.vjp.reduction import reduced_axes
 
 LAYER = Parameter(
-    "layer", str, "", "a node or tensor name, or a pattern; by default the last whose every place still counts"
+    "layer",
+    str,
+    "",
+    "a node or tensor name, or a pattern; by default the last layer all of whose positions can influence the score",
 )
 
 _POOLS = ("GlobalAveragePool", "ReduceMean", "AveragePool")
@@ -161,8 +164,9 @@ FEM = Method(
             "k",
             float,
             None,
-            "standard deviations above the mean; 1 for the paper's form, 2 for the variant",
+            "how many standard deviations above the mean the threshold lies",
             check=at_least(0),
+            unsaid="1, or 2 for the variant",
         ),
         Parameter("variant", str, "paper", "which definition", ("paper", "pytorch-grad-cam")),
     ),

@@ -27,16 +27,20 @@ from onnxplain.rules.lrp.layers import alpha_beta, epsilon, gamma, z_plus
 
 EPSILON = Parameter("epsilon", float, 1e-6, "of the epsilon rule", check=at_least(0))
 GAMMA = Parameter("gamma", float, 0.25, "how much more positive contributions count", check=at_least(0))
-ALPHA = Parameter("alpha", float, 2.0, "what positive contributions weigh; beta + 1")
-BETA = Parameter("beta", float, 1.0, "what negative contributions weigh")
-COMPAT = Parameter(
-    "compat",
-    str,
-    "none",
-    "conventions of another library",
-    ("none", "captum", "zennit", "innvestigate"),
+ALPHA = Parameter("alpha", float, 2.0, "what positive contributions weigh; always beta + 1")
+BETA = Parameter("beta", float, 1.0, "what negative contributions weigh; at least 0")
+
+
+def _compat(*libraries: str) -> Parameter:
+    """The libraries whose conventions differ from this method's own; of others there is nothing to imitate."""
+    return Parameter("compat", str, "none", "conventions of another library", ("none", *libraries))
+
+
+COMPAT, COMPAT_BIAS, ZENNIT = (
+    _compat("captum", "zennit"),
+    _compat("captum", "zennit", "innvestigate"),
+    _compat("zennit"),
 )
-ZENNIT = Parameter("compat", str, "none", "conventions of another library", ("none", "zennit"))
 BIAS = Parameter("bias", bool, True, "whether the bias takes part and absorbs relevance")
 COMMON = (
     Parameter("stabiliser", float, 1e-6, "keeps other denominators than epsilon's from zero", check=at_least(0)),
@@ -142,7 +146,7 @@ def _single(
         rule, label = layer(settings)
         return tables.uniform(name, tables.layers(is_linear, rule, label), _options(settings))
 
-    return _method(name, summary, source, table, *own, COMPAT)
+    return _method(name, summary, source, table, *own)
 
 
 def _method(name: str, summary: str, source: str, table: Table, *own: Parameter, start: Start = plain) -> Method:
@@ -206,20 +210,22 @@ _ZENNIT = "composite as in Anders et al. 2021 (Zennit)"
 
 METHODS = (
     _single("lrp-0", "shares by contribution, nothing added", f"{_BACH}; survey eq. 12",
-            lambda p: (epsilon(0, p["bias"]), "epsilon 0"), BIAS),
+            lambda p: (epsilon(0, p["bias"]), "epsilon 0"), BIAS, COMPAT),
     _single("lrp-eps", "shares by contribution, weak ones absorbed", f"{_BACH}, eq. 58; survey eq. 13",
-            _epsilon, EPSILON, BIAS),
-    _single("lrp-gamma", "favours what speaks for the class", "Montavon et al. 2019; survey eq. 14", _gamma, GAMMA),
+            _epsilon, EPSILON, BIAS, COMPAT),
+    _single("lrp-gamma", "favours what speaks for the class", "Montavon et al. 2019; survey eq. 14",
+            _gamma, GAMMA, COMPAT),
     _single("lrp-alphabeta", "positive and negative contributions apart", f"{_BACH}, eq. 60; survey eq. 15",
-            _alpha_beta, ALPHA, BETA, BIAS),
-    _single("lrp-zplus", "positive contributions alone", "Montavon et al. 2017, eq. 17", _z_plus, BIAS),
+            _alpha_beta, ALPHA, BETA, BIAS, COMPAT_BIAS),
+    _single("lrp-zplus", "positive contributions alone", "Montavon et al. 2017, eq. 17", _z_plus, BIAS, COMPAT_BIAS),
     _method("lrp-epsilon-plus", "z+ in convolutions, epsilon in dense layers", _ZENNIT,
             lambda p: tables.epsilon_plus(p["epsilon"], _options(p)), EPSILON, ZENNIT),
-    _method("lrp-epsilon-plus-flat", "the same, flat in the first layer", _ZENNIT,
+    _method("lrp-epsilon-plus-flat", "flat in the first layer, z+ in convolutions, epsilon in dense layers", _ZENNIT,
             lambda p: tables.epsilon_plus_flat(p["epsilon"], _options(p)), EPSILON, ZENNIT),
     _method("lrp-epsilon-alpha2-beta1", "alpha 2, beta 1 in convolutions, epsilon in dense layers", _ZENNIT,
             lambda p: tables.epsilon_alpha_beta(p["epsilon"], _options(p)), EPSILON, ZENNIT),
-    _method("lrp-epsilon-alpha2-beta1-flat", "the same, flat in the first layer", _ZENNIT,
+    _method("lrp-epsilon-alpha2-beta1-flat",
+            "flat in the first layer, alpha 2, beta 1 in convolutions, epsilon in dense layers", _ZENNIT,
             lambda p: tables.epsilon_alpha_beta_flat(p["epsilon"], _options(p)), EPSILON, ZENNIT),
     _method("lrp-epsilon-gamma-box", "box, then gamma in convolutions, epsilon in dense layers", _ZENNIT,
             lambda p: tables.epsilon_gamma_box(p["epsilon"], p["gamma"], _options(p)), EPSILON, GAMMA, *BOUNDS, ZENNIT),
@@ -232,5 +238,5 @@ METHODS = (
     _method("deep-taylor-bounded", "z+ without bias, box in the first layer", "Montavon et al. 2017; survey eq. 16-18",
             lambda p: tables.deep_taylor(True, _options(p)), *BOUNDS, start=rectified),
     _method("lrp", "a composite of your own, from a TOML file", "docs/lrp.md", _custom,
-            Parameter("composite", str, "", "the TOML file"), *BOUNDS),
+            Parameter("composite", str, "", "the TOML file; it must be given"), *BOUNDS),
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ class Parameter:
     kind:    int, float, bool or str; a text from the command line is converted to it.
     check:   returns what is wrong with a value, or None.
     choices: the values there are, for a parameter chosen by name.
+    unsaid:  what is taken by default, in words, where that is not one value.
     """
 
     name: str
@@ -33,6 +35,17 @@ class Parameter:
     help: str
     choices: tuple[str, ...] = ()
     check: Callable[[Any], str | None] | None = None
+    unsaid: str = ""
+
+    @property
+    def range(self) -> str:
+        """Which numbers there are, in words ("at least 1"); empty where the check demands nothing of them.
+
+        The check itself is asked, by the lowest number there is, so that the two cannot differ.
+        """
+        if self.check is None or self.kind not in (int, float):
+            return ""
+        return (self.check(-sys.float_info.max) or "").removeprefix("must be ")
 
     def read(self, method: str, value: Any) -> Any:
         """The value in this parameter's kind. Raises: UsageError."""

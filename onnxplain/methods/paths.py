@@ -26,7 +26,9 @@ QUADRATURES = ("gauss-legendre", "left", "right", "middle", "trapezoid")
 
 BASELINE = Parameter("baseline", str, "zeros", "zeros, black, mean, blur, input (a run-time input), or a .npy file")
 BLUR = Parameter("blur_sigma", float, 10.0, "standard deviation of the baseline 'blur', in pixels", check=at_least(0.1))
-CHUNK = Parameter("chunk", int, 0, "how many are computed at a time; 0 chooses", check=at_least(0))
+CHUNK = Parameter(
+    "chunk", int, 0, "how many are computed at a time, at most as many as there are; 0 chooses", check=at_least(0)
+)
 CONSTRUCTION = Parameter(
     "construction", str, "auto", "how chunks follow each other: a loop, or nodes repeated", CONSTRUCTIONS
 )

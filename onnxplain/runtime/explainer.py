@@ -27,8 +27,12 @@ class Explainer:
     >>> result["heatmap"], result["explained_class"]
 
     model:     what `compile_model` returned, or the path of what `compile_file` wrote.
-    providers: "auto" (CUDA where a session really gets it, else the CPU), "cuda", "cpu", or ONNX Runtime's own names.
-    threads, use_tf32, cuda, options: see `open_session`.
+    providers: "auto" (CUDA where a session really gets it, else the CPU), which None is too; "cuda", "cpu", or ONNX
+               Runtime's own names. One that is named must be there.
+    threads:   for one operator on the CPU; ONNX Runtime's choice by default.
+    use_tf32:  whether CUDA may round float32 operands to TF32; ONNX Runtime's default, which is yes, if not said.
+    cuda:      other options of ONNX Runtime's CUDA provider, such as prefer_nhwc.
+    options:   an onnxruntime.SessionOptions to start from.
 
     Raises: UsageError if the graph was not compiled by onnxplain; ProviderUnavailable; BadModel.
     """

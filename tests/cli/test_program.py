@@ -59,8 +59,10 @@ def test_every_method_is_listed_with_its_parameters_and_source() -> None:
         assert entries[method.name]["source"] == method.source
         assert [p["name"] for p in entries[method.name]["parameters"]] == [p.name for p in method.parameters]
     (steps,) = (p for p in entries["integrated-gradients"]["parameters"] if p["name"] == "steps")
-    assert (steps["kind"], steps["default"]) == ("int", 50)
+    assert (steps["kind"], steps["default"], steps["range"]) == ("int", 50, "at least 1")
     assert "steps=50" in shown
+    assert "(int, at least 1)" in shown
+    assert "k=1, or 2 for the variant" in shown
 
 
 def test_a_process_ends_with_the_status(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ WITH_EXAMPLES = [ROOT / "README.md", ROOT / "docs/interface.md"]
 SHAPES = ROOT / "models/shapes"
 
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+CITED = re.compile(r"([A-Z]\w+) (?:et al\.|and [A-Z]\w+) (\d{4})")
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 
 
@@ -46,6 +47,21 @@ def test_tables_are_those_of_the_code() -> None:
     run = [sys.executable, ROOT / "docs/make_tables.py", "--check"]
     done = subprocess.run(run, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"run docs/make_tables.py; {done.stdout}{done.stderr}"
+
+
+def test_every_work_that_is_cited_is_in_the_references() -> None:
+    def cited(path: Path) -> set[tuple[str, str]]:
+        return set(CITED.findall(path.read_text(encoding="utf-8").replace("é", "e")))
+
+    known = cited(ROOT / "docs/references.md")
+    code = [
+        path for folder in ("onnxplain", "passes", "tests", "benchmarks") for path in ROOT.glob(f"{folder}/**/*.py")
+    ]
+    unknown = {
+        f"{name} {year} in {name_of(path)}" for path in [*DOCUMENTS, *code] for name, year in cited(path) - known
+    }
+    assert known
+    assert not unknown
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)

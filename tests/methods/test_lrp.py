@@ -10,6 +10,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+import onnxplain
 from onnxplain.compiler import compile_model
 from onnxplain.errors import UsageError
 from tests.rules.lrp import dense
@@ -125,15 +126,51 @@ def test_parameters_that_there_are_not() -> None:
     assert refusal("lrp-eps", epsilon=float("nan")).startswith("parameter 'epsilon' of lrp-eps must be at least 0")
     assert refusal("lrp-eps", compat="captun") == (
         "parameter 'compat' of lrp-eps cannot be 'captun'. Did you mean 'captum'? "
-        "The choices are: none, captum, zennit, innvestigate."
+        "The choices are: none, captum, zennit."
     )
     assert refusal("lrp-epsilon-plus", compat="captum") == (
         "parameter 'compat' of lrp-epsilon-plus cannot be 'captum'. The choices are: none, zennit."
+    )
+    assert refusal("lrp-eps", compat="innvestigate") == (
+        "parameter 'compat' of lrp-eps cannot be 'innvestigate'. The choices are: none, captum, zennit."
     )
     assert refusal("lrp-alphabeta", compat="captum") == (
         "compat=captum has alpha=1, beta=0 alone, as Captum does: --set alpha=1 --set beta=0."
     )
     assert refusal("lrp-0", epsilon=1).startswith("lrp-0 has no parameter 'epsilon'. The parameters are: bias, compat,")
+
+
+CONVENTIONS = [
+    (method.name, choice)
+    for method in onnxplain.methods()
+    for parameter in method.parameters
+    if parameter.name == "compat"
+    for choice in parameter.choices
+    if choice != "none"
+]
+
+
+@pytest.mark.parametrize(("method", "library"), CONVENTIONS)
+def test_every_convention_that_there_is_changes_something(method: str, library: str) -> None:
+    """On signed values, with biases, a batch norm that is folded and one that stands alone.
+
+    Under LRP-0 a layer and its batch norm share alike apart and as one: Captum's stabiliser alone makes a difference.
+    """
+    rng = np.random.default_rng(5)
+    given = {"w": rng.standard_normal((4, 3, 3, 3)), "b": rng.standard_normal(4), "v": rng.standard_normal((16, 5)),
+             "a": rng.standard_normal(5), "m": np.zeros(4), "s": np.ones(4)}  # fmt: skip
+    given |= {"k": rng.uniform(0.5, 2, 4), "c": rng.standard_normal(4), "l": rng.uniform(0.5, 2, 4), "d": np.ones(4)}
+    body = """<int64[2] flat = {-1, 16}> e = Conv(x, w, b) n = BatchNormalization(e, k, c, m, s) r = Relu(n)
+        p = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(r) o = BatchNormalization(p, l, d, m, s)
+        f = Reshape(o, flat) y = Gemm(f, v, a)"""
+    model = small(" ".join(body.split()), (2, 3, 6, 6), given)
+    how: dict[str, Any] = {"alpha": 1, "beta": 0} if method == "lrp-alphabeta" else {}
+    how |= {"low": "-2", "high": "2"} if "box" in method else {}
+    how |= {"stabiliser": 0.1}
+    plain = explained(method, model, PICTURE, **how)
+    other = explained(method, model, PICTURE, compat=library, **how)
+    assert relative_error(other["y"], plain["y"]) <= 1e-5
+    assert relative_error(other["attribution"], plain["attribution"]) > 1e-2
 
 
 # The bounds of the box rule
