@@ -21,9 +21,9 @@ NOT_FOLDED = frozenset(
 )
 
 
-_MISTAKEN = frozenset({"MaxPool", "LpPool"})
-"""Operators that the reference implementation of onnx 1.23 gets wrong in some forms: LpPool's values, MaxPool's shape
-with ceil_mode."""
+_MISTAKEN = frozenset({"MaxPool", "AveragePool", "GlobalMaxPool", "LpPool", "LRN", "LpNormalization", "GridSample"})
+"""Operators that the reference implementation of onnx 1.23 gets wrong in some forms: values, or with ceil_mode and in
+one or three dimensions the shape."""
 
 
 def evaluate(node: NodeProto, inputs: Mapping[str, Array], opset: int, *, whole: bool = False) -> list[Array] | None:
