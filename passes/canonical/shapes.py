@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnx import GraphProto, ModelProto, NodeProto, helper, shape_inference
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, shape_inference
 
 from onnxplain.errors import BadModel
 from onnxplain.ir.infer import LIKE_FIRST, POOLS, RIGHT_FROM
@@ -25,8 +25,9 @@ class InferShapes(Pass[Source]):
         kept = _stand_in(source.proto)
         version = opset_of(source.proto)
         _import(source.proto, RIGHT_FROM if any(n.op_type in POOLS for n in source.proto.graph.node) else version)
+        values = not _counts_flags(source.proto.graph)
         try:
-            inferred = shape_inference.infer_shapes(source.proto, check_type=True, strict_mode=True, data_prop=True)
+            inferred = shape_inference.infer_shapes(source.proto, check_type=True, strict_mode=True, data_prop=values)
         except shape_inference.InferenceError as error:
             raise BadModel(
                 f"{source.name} contradicts itself: {_first_reason(error)}.\n"
@@ -47,6 +48,16 @@ def _forget_sizes(graph: GraphProto) -> None:
     for node in graph.node:
         for attribute in node.attribute if node.op_type == "If" else ():
             _forget_sizes(attribute.g)
+
+
+def _counts_flags(graph: GraphProto) -> bool:
+    """Whether something is made a boolean and then a number, which ONNX's propagation takes for the first number."""
+    flags = {n.output[0] for n in graph.node if n.op_type == "Cast" and _to(n) == TensorProto.BOOL}
+    return any(n.op_type == "Cast" and n.input[0] in flags and _to(n) != TensorProto.BOOL for n in graph.node)
+
+
+def _to(cast: NodeProto) -> int:
+    return next((attribute.i for attribute in cast.attribute if attribute.name == "to"), 0)
 
 
 def _import(proto: ModelProto, version: int) -> None:

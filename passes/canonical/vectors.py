@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -14,15 +14,13 @@ from onnxplain.ir.value import Dim
 UP_TO = 64
 """Elements. A larger vector is no shape."""
 
-_SAME = frozenset({"Identity", "Cast", "Unsqueeze", "Squeeze", "Reshape", "Flatten"})
+_SAME = frozenset({"Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten"})
 _ARITHMETIC: dict[str, Callable[[int, int], int]] = {
     "Add": lambda a, b: a + b,
     "Sub": lambda a, b: a - b,
     "Mul": lambda a, b: a * b,
     "Div": lambda a, b: int(a / b) if b else 0,
     "Mod": lambda a, b: a % b if b else 0,
-    "Max": max,
-    "Min": min,
 }
 
 
@@ -51,6 +49,8 @@ def _computed(model: Model, node: gs.Node) -> list[Dim] | None:
         return None if shape is None else list(shape)[node.attrs.get("start", 0) : node.attrs.get("end")]
     if node.op in _SAME:
         return told(model, node.inputs[0])
+    if node.op == "Cast":
+        return _cast(told(model, node.inputs[0]), node)
     if node.op == "Concat":
         parts = [told(model, t) for t in node.inputs]
         return None if any(part is None for part in parts) else [d for part in parts for d in part or []]
@@ -63,14 +63,31 @@ def _computed(model: Model, node: gs.Node) -> list[Dim] | None:
         if sizes is None or len(sizes) > 1 or not all(isinstance(n, int) and n <= UP_TO for n in sizes):
             return None
         return [fill] * math.prod(n for n in sizes if isinstance(n, int))
-    if node.op in ("Equal", "Where", *_ARITHMETIC):
+    if node.op in ("Equal", "Where", "Max", "Min", *_ARITHMETIC):
         operands = [told(model, t) for t in node.inputs]
         count = max((len(o) for o in operands if o is not None), default=0)
         if any(o is None or len(o) not in (1, count) for o in operands):
             return None
         rows = zip(*([o[0]] * count if len(o) == 1 else o for o in operands if o is not None), strict=True)
-        return [_combined(node.op, *row) for row in rows]
+        if node.op in ("Max", "Min"):
+            return [_extreme(node.op, row) for row in rows]
+        return None if node.attrs.get("fmod", 0) else [_combined(node.op, *row) for row in rows]
     return None
+
+
+def _cast(values: list[Dim] | None, node: gs.Node) -> list[Dim] | None:
+    """Integers as integers, or as whether they are not zero; None of real numbers, which are no sizes."""
+    kinds = [None if t.dtype is None else np.dtype(t.dtype).kind for t in (node.inputs[0], node.outputs[0])]
+    if values is None or any(kind not in ("i", "u", "b") for kind in kinds):
+        return None
+    return [int(v != 0) if isinstance(v, int) else None for v in values] if kinds[1] == "b" else values
+
+
+def _extreme(op: str, values: Sequence[Dim]) -> Dim:
+    known = [v for v in values if isinstance(v, int)]
+    if len(known) == len(values):
+        return max(known) if op == "Max" else min(known)
+    return values[0] if len(set(values)) == 1 else None
 
 
 def _picked(model: Model, node: gs.Node) -> list[Dim] | None:

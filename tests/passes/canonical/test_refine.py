@@ -137,3 +137,22 @@ def test_it_is_done_for_batches_of_one_as_exporters_write_them() -> None:
     model, _ = canonical(text)
     assert refusals(model, FoldConstants()) == (0, ())
     assert numbers(model, node(model, "f").inputs[1]) == [0, 12]
+
+
+COMPUTED = {
+    "the largest of three": ("h = Gather(s, i)", "k = Max(h, five, sixteen)"),
+    "the smallest of one": ("h = Gather(s, i)", "k = Min(h)"),
+    "a size made a flag": ("h = Gather(s, i) d = Sub(h, five)", "b = Cast<to = 9>(d) f = Cast<to = 7>(b) k = Mul(f, sixteen)"),
+    "a remainder with the sign of what is divided": ("h = Gather(s, i) d = Neg(h)", "r = Mod<fmod = 1>(d, five) k = Neg(r)"),
+    "a size halved as a real number": ("h = Gather(s, i) d = Cast<to = 1>(h)", "q = Div(d, two) k = Cast<to = 7>(q)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", COMPUTED)
+def test_a_size_that_is_computed_is_what_the_model_computes(how: str) -> None:
+    text = f"""g (float[N,3,8,8] x) => (float[N,p] y) <int64[1] i = {{2}}, int64[1] five = {{5}}, float[1] two = {{2}},
+        int64[1] sixteen = {{16}}, int64[1] o = {{0}}, int64[1] rest = {{-1}}, int64[1] axis = {{2}}> {{
+        s = Shape(x) n = Gather(s, o) {" ".join(COMPUTED[how])} t = Concat<axis = 0>(n, k, rest) u = Reshape(x, t)
+        y = ReduceMax<keepdims = 0>(u, axis) }}"""
+    model, _ = canonical(text)
+    assert_unchanged(model, text, [(1, 3, 8, 8), (2, 3, 8, 8)])
