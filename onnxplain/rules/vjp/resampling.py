@@ -103,7 +103,11 @@ def _matrix(g: Builder, s: Site, change: Change) -> Array:
     attrs = _own_attributes(s)
     have, want = int(change.have or 0), int(change.want or 0)
     given: dict[str, Array] = {"x": np.eye(have)}
-    if change.factor is None:
+    mode = attrs.get("coordinate_transformation_mode", "half_pixel")
+    if mode == "pytorch_half_pixel" and want == 1 and not attrs.get("antialias", 0):
+        return np.eye(have)[:, :1]  # the first element is read; ONNX's implementation reads half an element before it
+    # Aligned corners depend on both lengths alone; that implementation would take a length that is no whole number.
+    if change.factor is None or mode == "align_corners":
         given["sizes"] = np.array([have, want], np.int64)
         operands = ["x", "", "", "sizes"]
     else:

@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import numpy as np
+import pytest
 import torch.nn.functional as F
 
 from tests.rules.harness import ALWAYS, DYNAMIC, SIZED, STATIC, Case, against_torch, case, factors
+from tests.running import explained, net
 
 
 def by(x: tuple[int, ...], scales: list[float], like: str = "", **attributes: Any) -> Case:
@@ -52,6 +55,8 @@ CASES = [
     by((1, 2, 4, 6), [1, 1, 1.5, 0.5], at="asymmetric", side="ceil"),
     by((1, 2, 3, 4), [1, 1, 2, 0.5], side="round_prefer_ceil"),
     by((1, 2, 3, 4), [1, 1, 2, 2.5], at="align_corners"),
+    by((1, 2, 7, 4), [1, 1, 1.5, 0.75], "bilinear corners", mode="linear", at="align_corners"),
+    by((1, 2, 7, 7), [1, 1, 1.5, 1.5], "bicubic corners", mode="cubic", at="align_corners", cubic_coeff_a=-0.75),
     to((1, 2, 3, 5), [1, 2, 7, 3], "nearest", at="asymmetric", side="floor"),
     by((1, 2, 3, 4), [1, 1, 3, 2], "nearest"),
     to((2, 2), [2, 4]),
@@ -84,3 +89,18 @@ CASES = [
 ]  # fmt: skip
 
 test_derivative = against_torch(CASES)
+
+
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+def test_one_element_alone_is_read_where_the_runtime_reads_it(mode: str) -> None:
+    """Not where torch and ONNX's own implementation read it: the runtime takes the first."""
+    text = f"""g (float[2,1,5,4] x) => (float[2,1] y) <int64[4] sizes = {{2, 1, 1, 3}}, int64[2] axes = {{2, 3}}> {{
+        r = Resize<mode = "{mode}", coordinate_transformation_mode = "pytorch_half_pixel">(x, "", "", sizes)
+        y = ReduceSum<keepdims = 0>(r, axes) }}"""
+    x = np.random.default_rng(0).standard_normal((2, 1, 5, 4)).astype(np.float32)
+    returned = explained(net(text), x)
+    for at in np.ndindex(1, 5, 4):
+        moved = x.copy()
+        moved[:, *at] += 1
+        change = explained(net(text), moved)["y"] - returned["y"]
+        np.testing.assert_allclose(returned["attribution"][:, *at], change[:, 0], atol=1e-5)
