@@ -12,6 +12,9 @@ from onnxplain.ir.builder import Builder
 from onnxplain.ir.value import Value
 from onnxplain.methods.study import Study
 
+_ROUNDING = 2.0**-20
+"""What interpolation leaves of the largest value, eight units in the last place."""
+
 
 def magnitude(study: Study, attribution: Value) -> Value:
     """The largest magnitude over channels (survey eq. 5, 6), over its maximum."""
@@ -28,12 +31,17 @@ def positive(study: Study, attribution: Value) -> Value:
 
 
 def activation(study: Study, attribution: Value) -> Value:
-    """A coarse map (N, *S) upsampled to the input, from its minimum to its maximum (survey eq. 10, 26)."""
+    """A coarse map (N, *S) upsampled to the input, from its minimum to its maximum (survey eq. 10, 26).
+
+    A map that is the same everywhere has nothing to show; interpolation rounds it to slightly different numbers.
+    """
     g = study.g
     fine = g.cast(upsampled(study, attribution), np.float32)
     axes = range(1, fine.rank)
     low, high = g.min(fine, axes), g.max(fine, axes)
-    return (fine - low) / g.where(high > low, high - low, 1)
+    span = high - low
+    shows = span > g.maximum(abs(low), abs(high)) * _ROUNDING
+    return (fine - low) * g.mask(shows, fine) / g.where(shows, span, 1)
 
 
 def upsampled(study: Study, coarse: Value, mode: str = "linear") -> Value:

@@ -113,3 +113,20 @@ def test_trained_models(specimen: Specimen) -> None:
         if name.startswith("heatmap"):
             assert (value.min(), value.dtype) >= (0, np.float32)
             assert np.isclose(value.reshape(3, -1).max(1), 1, atol=1e-5).all() | (name == "heatmap_grad-cam")
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "cam", "fem"])
+def test_a_map_that_is_the_same_everywhere_shows_nothing(method: str) -> None:
+    """Interpolation gives numbers that differ in their last place, which stretched from 0 to 1 are noise."""
+    seeded = np.random.default_rng(0)
+    listed = [", ".join(map(str, seeded.standard_normal(n).round(3))) for n in (216, 8, 40)]
+    text = f"""g (float[N,3,9,9] x) => (float[N,5] y) <float[8,3,3,3] w = {{{listed[0]}}}, float[8] b = {{{listed[1]}}},
+        float[5,8] v = {{{listed[2]}}}> {{ c = Conv(x, w, b) r = Relu(c) p = GlobalAveragePool(r) f = Flatten(p)
+        y = Gemm<transB = 1>(f, v) }}"""
+    plain = np.zeros((2, 3, 9, 9), np.float32)
+    plain[1] = seeded.standard_normal((3, 9, 9))
+    returned = explained(method, net(text), plain)
+    assert np.ptp(returned["attribution"][0]) < 1e-6
+    assert np.abs(returned["attribution"][0]).max() > 0.1
+    assert not returned["heatmap"][0].any()
+    assert returned["heatmap"][1].max() == pytest.approx(1)
