@@ -108,7 +108,10 @@ def _is_global_pool(site: Site) -> bool:
         return False
     if site.op == "ReduceMean":
         return sorted(reduced_axes(site.y.g, site)) == list(site[0].spatial)
-    return all(size == 1 for size in site.y.shape[2:])
+    if site.op == "AveragePool":
+        whole = list(site.attr("kernel_shape")) == list(site[0].shape[2:])
+        return whole and not any(site.attr("pads", [])) and set(site.attr("dilations", [1])) == {1}
+    return True
 
 
 def _adds_constant(study: Study, site: Site) -> bool:

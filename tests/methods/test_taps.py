@@ -43,6 +43,9 @@ EXPECTED: dict[str, tuple[str, str, tuple[int, ...]]] = {
 }
 
 
+RNG = np.random.default_rng(0)
+
+
 def opened(model: ModelProto) -> Any:
     return open_model(canonicalise(load(model))[0], Request())
 
@@ -160,3 +163,29 @@ def test_cam_says_why_a_network_is_not_of_its_form(name: str) -> None:
     with pytest.raises(UnsupportedModel, match="cam needs a network that ends in global average pooling") as caught:
         compile_model(specimen.load(), "cam")
     assert "Use grad-cam" in str(caught.value)
+
+
+POOLS = {
+    "GlobalAveragePool": True,
+    "AveragePool<kernel_shape = [8, 8]>": True,
+    "AveragePool<kernel_shape = [6, 6], strides = [6, 6]>": False,
+    "AveragePool<kernel_shape = [10, 10], pads = [1, 1, 1, 1], count_include_pad = 1>": False,
+    "AveragePool<kernel_shape = [4, 4], dilations = [2, 2], strides = [2, 2]>": False,
+}
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_cam_asks_for_a_mean_over_all_positions(pool: str) -> None:
+    listed = [", ".join(map(str, RNG.standard_normal(n).round(3))) for n in (108, 20)]
+    model = net(
+        f"""g (float[N,3,8,8] x) => (float[N,5] y) <float[4,3,3,3] w = {{{listed[0]}}},
+        float[5,4] v = {{{listed[1]}}}> {{ c = Conv<pads = [1, 1, 1, 1]>(x, w) r = Relu(c) p = {pool}(r)
+        f = Flatten(p) y = Gemm<transB = 1>(f, v) }}""",
+        opset=21,
+    )
+    if not POOLS[pool]:
+        with pytest.raises(UnsupportedModel, match="it has no global average pooling before its last layer"):
+            compile_model(model, "cam")
+        return
+    returned = run(compile_model(model, "cam"), RNG.standard_normal((2, 3, 8, 8)).astype(np.float32))
+    np.testing.assert_allclose(returned["attribution"].mean((1, 2)), returned["explained_score"], rtol=1e-5)
