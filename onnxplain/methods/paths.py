@@ -80,7 +80,10 @@ def _completeness(study: Study, settings: Settings, attribution: Value) -> Value
 
 
 def smoothgrad(study: Study, settings: Settings) -> Value:
-    """The mean of a base method's maps over noisy copies (eq. 8), of their squares, or their variance."""
+    """The mean of a base method's maps over noisy copies (eq. 8), of their squares, or their variance.
+
+    The variance is taken about the map without noise: the difference of two squares keeps no digit of a small one.
+    """
     g, x = study.g, study.x
     x = g.wide(x)
     n, variant = settings["samples"], settings["variant"]
@@ -89,6 +92,7 @@ def smoothgrad(study: Study, settings: Settings) -> Value:
     rest = range(1, x.rank)
     deviation = (g.max(x, rest) - g.min(x, rest)) * settings["sigma"]
     given = study.run_time_input(interface.NOISE, [n, *x.shape]) if settings["noise"] == "input" else None
+    centre = g.unsqueeze(base.attribute(study, {}), [0]) if variant == "vargrad" else None
 
     def maps(index: Value) -> list[Value]:
         if given is None:
@@ -97,13 +101,15 @@ def smoothgrad(study: Study, settings: Settings) -> Value:
         else:
             noise = g.gather(given, g.minimum(index, n - 1), axis=0)
         found = study.along(x + deviation * noise, lambda each: base.attribute(each, {}))
-        powers = {"mean": [found], "squared": [found * found], "vargrad": [found, found * found]}
-        return powers[variant]
+        if centre is not None:
+            apart = found - centre
+            return [apart, apart * apart]
+        return [found * found if variant == "squared" else found]
 
     sums = weighted_sums(
         g, np.full(n, 1 / n), size, maps, x, 2 if variant == "vargrad" else 1, construction_of(study, settings)
     )
-    return sums[1] - sums[0] * sums[0] if variant == "vargrad" else sums[0]
+    return g.relu(sums[1] - sums[0] * sums[0]) if variant == "vargrad" else sums[0]
 
 
 def construction_of(study: Study, settings: Settings) -> str:

@@ -88,6 +88,30 @@ def test_chunks_and_constructions_agree(chunk: int, construction: str) -> None:
         assert_near(attribution(method, chunk=chunk, construction=construction, **settings), together, 1e-5, method)
 
 
+def test_a_small_variance_keeps_its_digits() -> None:
+    """Gradients of about ten that differ in the fifth digit: the mean of squares less the squared mean would not do."""
+    rng = np.random.default_rng(0)
+    w, v = (rng.standard_normal(shape).round(3) for shape in ((6, 8), (8, 3)))
+    text = f"""g (float[N,6] x) => (float[N,3] y) <float[6,8] w = {{{", ".join(map(str, w.ravel()))}}}, float e = {{0.001}},
+        float[8,3] v = {{{", ".join(map(str, 10 * v.ravel()))}}}> {{ h = MatMul(x, w) t = Tanh(h) u = Mul(t, e)
+        s = Add(u, h) y = MatMul(s, v) }}"""
+    x, noise = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 6), (40, 2, 6)))
+    settings = {"variant": "vargrad", "noise": "input", "samples": 40, "target": 0}
+    returned = run(compile_model(net(text), SMOOTH, **settings), {"x": x, "noise": noise})
+    h = (x + 0.15 * np.ptp(x, axis=1, keepdims=True) * noise.astype(np.float64)) @ w
+    expected = ((0.001 * (1 - np.tanh(h) ** 2) + 1) * 10 * v[:, 0]) @ w.T
+    np.testing.assert_allclose(returned["attribution"], expected.var(0), rtol=2e-3)
+
+
+def test_of_a_linear_model_the_variance_is_zero_and_no_heatmap_is_shown() -> None:
+    text = """g (float[N,4] x) => (float[N,2] y) <float[4,2] w = {0.1, 0.7, -1.3, 2.9, 0.3, 0.11, -0.7, 1.7}> {
+        y = MatMul(x, w) }"""
+    x = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    returned = run(compile_model(net(text), SMOOTH, variant="vargrad"), x)
+    assert not returned["attribution"].any()
+    assert not returned["heatmap"].any()
+
+
 def test_one_chunk_or_unrolled_ones_need_no_control_flow() -> None:
     looped = {"chunk": 2, "construction": "loop"}
     for how, loops in (
