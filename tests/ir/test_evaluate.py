@@ -9,7 +9,7 @@ from tests.passes.graphs import canonical, results, seeded
 from tests.running import net, run
 
 CONSTANTS = [
-    "AveragePool<kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1, count_include_pad = 1, pads = [1, 1, 1, 1]>(c)",
+    "AveragePool<kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1, pads = [1, 1, 1, 1]>(c)",
     "AveragePool<kernel_shape = [2, 2], strides = [2, 2], dilations = [2, 2]>(c)",
     "MaxPool<kernel_shape = [2, 2], strides = [3, 3], ceil_mode = 1>(c)",
     "LpPool<kernel_shape = [2, 2], p = 3>(c)",

@@ -116,7 +116,7 @@ def test_trained_models(specimen: Specimen) -> None:
 
 
 @pytest.mark.parametrize("method", ["grad-cam", "cam", "fem"])
-def test_a_map_that_is_the_same_everywhere_shows_nothing(method: str) -> None:
+def test_nor_does_one_that_interpolation_rounds(method: str) -> None:
     """Interpolation gives numbers that differ in their last place, which stretched from 0 to 1 are noise."""
     seeded = np.random.default_rng(0)
     listed = [", ".join(map(str, seeded.standard_normal(n).round(3))) for n in (216, 8, 40)]

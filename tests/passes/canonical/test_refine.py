@@ -142,9 +142,10 @@ def test_it_is_done_for_batches_of_one_as_exporters_write_them() -> None:
 COMPUTED = {
     "the largest of three": ("h = Gather(s, i)", "k = Max(h, five, sixteen)"),
     "the smallest of one": ("h = Gather(s, i)", "k = Min(h)"),
-    "a size made a flag": ("h = Gather(s, i) d = Sub(h, five)", "b = Cast<to = 9>(d) f = Cast<to = 7>(b) k = Mul(f, sixteen)"),
-    "a remainder with the sign of what is divided": ("h = Gather(s, i) d = Neg(h)", "r = Mod<fmod = 1>(d, five) k = Neg(r)"),
-    "a size halved as a real number": ("h = Gather(s, i) d = Cast<to = 1>(h)", "q = Div(d, two) k = Cast<to = 7>(q)"),
+    "a size made a flag": ("h = Gather(s, i) d = Sub(h, five) b = Cast<to = 9>(d)",
+                           "f = Cast<to = 7>(b) k = Mul(f, sixteen)"),
+    "a remainder with a sign": ("h = Gather(s, i) d = Neg(h)", "r = Mod<fmod = 1>(d, five) k = Neg(r)"),
+    "a size halved as a real": ("h = Gather(s, i) d = Cast<to = 1>(h)", "q = Div(d, two) k = Cast<to = 7>(q)"),
 }  # fmt: skip
 
 
