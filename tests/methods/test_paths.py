@@ -93,8 +93,8 @@ def test_a_small_variance_keeps_its_digits() -> None:
     rng = np.random.default_rng(0)
     w, v = (rng.standard_normal(shape).round(3) for shape in ((6, 8), (8, 3)))
     text = f"""g (float[N,6] x) => (float[N,3] y) <float[6,8] w = {{{", ".join(map(str, w.ravel()))}}},
-        float e = {{0.001}}, float[8,3] v = {{{", ".join(map(str, 10 * v.ravel()))}}}> {{ h = MatMul(x, w) t = Tanh(h) u = Mul(t, e)
-        s = Add(u, h) y = MatMul(s, v) }}"""
+        float e = {{0.001}}, float[8,3] v = {{{", ".join(map(str, 10 * v.ravel()))}}}> {{
+        h = MatMul(x, w) t = Tanh(h) u = Mul(t, e) s = Add(u, h) y = MatMul(s, v) }}"""
     x, noise = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 6), (40, 2, 6)))
     settings = {"variant": "vargrad", "noise": "input", "samples": 40, "target": 0}
     returned = run(compile_model(net(text), SMOOTH, **settings), {"x": x, "noise": noise})
