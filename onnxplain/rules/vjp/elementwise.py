@@ -51,7 +51,7 @@ def log(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
 
 @vjp("Sqrt")
 def sqrt(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
-    return (dy * 0.5 / s.y,)
+    return (over_root(g, dy * 0.5, s.y),)
 
 
 @vjp("Reciprocal")
@@ -76,12 +76,12 @@ def tan(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
 
 @vjp("Asin")
 def asin(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
-    return (dy / g.sqrt(1 - s[0] * s[0]),)
+    return (over_root(g, dy, g.sqrt(1 - s[0] * s[0])),)
 
 
 @vjp("Acos")
 def acos(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
-    return (-dy / g.sqrt(1 - s[0] * s[0]),)
+    return (over_root(g, -dy, g.sqrt(1 - s[0] * s[0])),)
 
 
 @vjp("Atan")
@@ -106,7 +106,7 @@ def asinh(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
 
 @vjp("Acosh")
 def acosh(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
-    return (dy / g.sqrt(s[0] * s[0] - 1),)
+    return (over_root(g, dy, g.sqrt(s[0] * s[0] - 1)),)
 
 
 @vjp("Atanh")
@@ -137,9 +137,17 @@ def div(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
 
 @vjp("Pow", wrt=(0, 1))
 def power(g: Builder, s: Site, dy: Value) -> tuple[Value | None, ...]:
-    """p x^(p - 1), which is 0 for p = 0 whatever x is; y log x where the base is positive, as in torch."""
+    """p x^(p - 1), which is 0 for p = 0 whatever x is; y log x where the base is positive, as in torch.
+
+    A root's infinite slope at zero is taken as zero, as in over_root.
+    """
     x, p = s[0], g.cast(s[1], s[0])
-    dx = dy * p * x ** (g.where(g.equal(p, 0), 1, p) - 1)
+    exponent = g.where(g.equal(p, 0), 1, p) - 1
+    if p.is_constant and (s.numbers(g, 1) >= 1).all():
+        dx = dy * p * x**exponent
+    else:
+        infinite = g.equal(x, 0) & (exponent < 0)
+        dx = g.where(infinite, 0, dy) * p * g.where(infinite, 1, x) ** exponent
     if p.is_constant:
         return dx, None
     positive = x > 0
@@ -189,6 +197,16 @@ def where(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
 @vjp("Mod")
 def mod(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
     return (dy,)
+
+
+def over_root(g: Builder, dy: Value, root: Value) -> Value:
+    """dy / root, and zero where the root is zero.
+
+    The slope is infinite there. What is in front of a root is often a ReLU or a sum of squares, whose slope is zero
+    where the root's is infinite, and the product would be no number.
+    """
+    zero = g.equal(root, 0)
+    return g.where(zero, 0, dy) / g.where(zero, 1, root)
 
 
 def signed_power(g: Builder, x: Value, p: float) -> Value:

@@ -1,11 +1,15 @@
 """Arithmetic: every operator, and every way of broadcasting."""
 
+from collections.abc import Callable
 from functools import partial
 
+import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 from tests.rules.harness import Torch, against_torch, between, bits, case, constant, positive, real, runtime, ties
+from tests.running import explained, net
 
 
 def extreme(pick: str, *operands: Tensor) -> Tensor:
@@ -95,3 +99,32 @@ CASES = [
 ]  # fmt: skip
 
 test_derivative = against_torch(CASES)
+
+ROOTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "Sqrt(r)": torch.sqrt,
+    "Pow(r, half)": lambda r: r**0.5,
+    "Pow(r, powers)": lambda r: r ** torch.tensor([0.25, 0.5, 1, 2]),
+    "Asin(less)": lambda r: torch.asin(1 - r),
+    "Acos(less)": lambda r: torch.acos(1 - r),
+    "Acosh(more)": lambda r: torch.acosh(1 + r),
+}
+
+
+@pytest.mark.parametrize("runtime", ["cpu", "cuda", "portable"])
+@pytest.mark.parametrize("root", ROOTS)
+def test_nothing_passes_a_root_at_zero(root: str, runtime: str) -> None:
+    """A ReLU whose slope is zero stands before a slope that is infinite: torch selects, a product gives no number."""
+    model = net(f"""g (float[N,4] x) => (float[N,4] y)
+        <float one = {{1}}, float half = {{0.5}}, float[4] powers = {{0.25, 0.5, 1, 2}}> {{
+        r = Relu(x) less = Sub(one, r) more = Add(one, r) y = {root} }}""")
+    x = torch.tensor([[-0.5, 0.25, -0.75, 0.125], [0.5, -0.25, 0.75, -1.0]], requires_grad=True)
+    expected = [torch.autograd.grad(ROOTS[root](x.relu())[:, k].sum(), x)[0] for k in range(4)]
+    for k, gradient in enumerate(expected):
+        found = explained(model, x.detach().numpy(), target=k, runtime=runtime)["attribution"]
+        np.testing.assert_allclose(found, gradient.numpy(), rtol=1e-5, atol=1e-7)
+
+
+def test_nor_does_it_through_a_sum_of_squares() -> None:
+    model = net("g (float[N,4] x) => (float[N,1] y) { s = ReduceSumSquare<axes = [1]>(x) y = Sqrt(s) }", 17)
+    x = np.array([[0, 0, 0, 0], [3, 0, -4, 0]], np.float32)
+    np.testing.assert_allclose(explained(model, x)["attribution"], [[0, 0, 0, 0], [0.6, 0, -0.8, 0]], rtol=1e-6)
