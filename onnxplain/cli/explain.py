@@ -109,6 +109,7 @@ def explain_command(
                 failed += 1
             else:
                 _tell(records, as_json)
+                failed += _complain_of_numbers(records)
     done = len(files) - failed
     report.say(f"explained {done} of {len(files)} pictures by {explain.metadata.method} on {explain.provider}: {out}")
     if failed:
@@ -174,6 +175,19 @@ def _progress(files: list[Path]) -> Iterator[Iterable[Path]]:
     # Rich would send what is printed to its own console, which is not where a redirected stdout goes.
     with Progress(console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()) as progress:
         yield progress.track(files, description="explaining")
+
+
+def _complain_of_numbers(records: list[Record]) -> bool:
+    """Whether an attribution is not finite, which is said: where it is not, the heatmap shows nothing that counts."""
+    unsound = [record for record in records if "not_finite" in record]
+    for record in unsound:
+        report.say(
+            f"{record['file']}: {record['not_finite']} values of the attribution by {record['method']} are infinite or"
+            " no numbers.\n"
+            "  The model divides by zero or overflows at this picture, in its values or in their slopes; do not use"
+            f" this map.\n  Look at {record['attribution']}, and at the preprocessing if it happens at every picture."
+        )
+    return bool(unsound)
 
 
 def _tell(records: list[Record], as_json: bool) -> None:

@@ -70,6 +70,9 @@ class Results:
             for rank, heatmap in enumerate(heatmaps):
                 name = f"{stem}{part}{f'.{rank + 1}' if len(heatmaps) > 1 else ''}"
                 record = self._record(source, method, suffix, rank, result)
+                missing = int(np.count_nonzero(~np.isfinite(attributions[rank])))
+                if missing:
+                    record["not_finite"] = missing
                 self._write(name, overlay(seen, heatmap, self.colormap, self.alpha), attributions[rank])
                 added.append(record | {"overlay": f"{name}.png", "attribution": f"{name}.npy"})
         self.records += added

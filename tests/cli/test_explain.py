@@ -16,7 +16,7 @@ import onnxplain
 from onnxplain.runtime.images import read
 from onnxplain.runtime.preprocess import Preprocess
 from tests.cli.program import listing, program
-from tests.runtime.tiny import SHARED, classifier, saved
+from tests.runtime.tiny import SHARED, classifier, saved, text
 
 ASSUMED = (
     "note: the model does not say how pixels become its input, so pixel / 255 is assumed (--preprocess unit).\n"
@@ -125,6 +125,30 @@ def test_an_unreadable_picture_is_reported_and_the_rest_goes_on(folder: Path) ->
     assert last == f"explained 3 of 5 pictures by gradient on cpu: {folder}/out"
     assert len(lines((folder / "out/explanations.jsonl").read_text())) == 3
     assert sorted(p.stem for p in (folder / "out").glob("*.png")) == ["a", "b", "c"]
+
+
+def test_numbers_that_are_none_are_said(folder: Path) -> None:
+    """A model that divides by the picture's darkest value, which is zero in one of two."""
+    model = text("""g (float[N,3,8,8] pixels) => (float[N,2] logits)
+        <int64[3] rest = {1, 2, 3}, int64[2] space = {2, 3}, float[3,2] w = {1, 2, 3, 4, 5, 6}> {
+        low = ReduceMin<keepdims = 0>(pixels, rest)
+        means = ReduceMean<keepdims = 0>(pixels, space) s = MatMul(means, w) axis = Constant<value_ints = [1]>()
+        below = Unsqueeze(low, axis) logits = Div(s, below) }""")
+    saved(model, folder / "model.onnx")
+    for name, low in (("dark", 0), ("light", 9)):
+        Image.fromarray(np.full((8, 8, 3), low, np.uint8)).save(folder / f"in/{name}.png")
+    dark, light = folder / "in/dark.png", folder / "in/light.png"
+    result = program("explain", folder / "model.onnx", dark, light, "--preprocess", "unit", "-o", folder / "out")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"{dark}: 192 values of the attribution by gradient are infinite or no numbers.\n"
+        "  The model divides by zero or overflows at this picture, in its values or in their slopes; do not use this"
+        " map.\n  Look at dark.npy, and at the preprocessing if it happens at every picture.\n"
+        f"explained 1 of 2 pictures by gradient on cpu: {folder}/out\n"
+    )
+    first, second = lines((folder / "out/explanations.jsonl").read_text())
+    assert first["not_finite"] == 192
+    assert "not_finite" not in second
 
 
 def test_pictures_of_one_name_keep_their_own_files(folder: Path) -> None:
