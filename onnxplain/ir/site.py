@@ -45,12 +45,16 @@ class Role:
     signal: for a product of two operands that depend on the input, the one that the other was computed from.
     layer:  the layer with weights that its operand comes from, then what only scales, shifts or reshapes in between;
             empty where something else lies between.
+    bias:   of a layer with weights, the sum behind it whose other operand is the layer's bias, whatever its shape.
+    of_layer: for such a sum, that it is one.
     """
 
     first: bool = False
     depth: float = 0.0
     signal: int | None = None
     layer: tuple[Site, ...] = ()
+    bias: Site | None = None
+    of_layer: bool = False
 
 
 @dataclass(frozen=True, eq=False)

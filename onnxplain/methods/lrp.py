@@ -14,7 +14,6 @@ from onnxplain.ir.weights import Array
 from onnxplain.methods.heatmap import positive
 from onnxplain.methods.method import Method, Parameter, Settings, at_least
 from onnxplain.methods.study import Study
-from onnxplain.passes.canonical.dense import JoinBias
 from onnxplain.passes.canonical.normalisation import FoldBatchNorm
 from onnxplain.passes.explain.baseline import constant_colour
 from onnxplain.rules.composite import Composite
@@ -158,7 +157,7 @@ def _method(name: str, summary: str, source: str, table: Table, *own: Parameter,
         reduce=positive,
         residual=_missing,
         composite=table,
-        passes=lambda p: (JoinBias(),) if p.get("compat") == "captum" else (JoinBias(), FoldBatchNorm()),
+        passes=lambda p: () if p.get("compat") == "captum" else (FoldBatchNorm(),),
         parameters=(*own, *COMMON),
     )
 
@@ -231,8 +230,8 @@ METHODS = (
             lambda p: tables.epsilon_gamma_box(p["epsilon"], p["gamma"], _options(p)), EPSILON, GAMMA, *BOUNDS, ZENNIT),
     _method("lrp-composite", "box, gamma, epsilon and LRP-0 from the input to the score", "Montavon et al. 2019",
             lambda p: tables.montavon(p["gamma"], _options(p)), GAMMA, *BOUNDS),
-    _method("excitation-backprop", "z+ everywhere", "Zhang et al. 2016",
-            lambda p: tables.excitation_backprop(_options(p)), ZENNIT),
+    _method("excitation-backprop", "z+ everywhere, without bias", "Zhang et al. 2016",
+            lambda p: tables.excitation_backprop(p["compat"] == "zennit", _options(p)), ZENNIT),
     _method("deep-taylor", "z+ without bias, w^2 in the first layer", "Montavon et al. 2017; survey eq. 16-18",
             lambda p: tables.deep_taylor(False, _options(p)), start=rectified),
     _method("deep-taylor-bounded", "z+ without bias, box in the first layer", "Montavon et al. 2017; survey eq. 16-18",

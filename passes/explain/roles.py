@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from onnxplain.ir.site import Role, Site
@@ -24,6 +25,9 @@ def roles(sites: Sequence[Site]) -> dict[str, Role]:
     order = {name: i for i, name in enumerate(layers)}
     found = {}
     producers = {y.name: site for site in sites for y in site.ys}
+    readers = Counter(x.name for site in sites for x in site.operands)
+    sums = {layer.name: site for site in sites if (layer := _summed(site, producers, readers)) is not None}
+    of_layers = {site.name for site in sums.values()}
     for site in sites:
         after_layer = any(behind.get(x.name, False) for x in site.operands)
         for y in site.ys:
@@ -33,6 +37,8 @@ def roles(sites: Sequence[Site]) -> dict[str, Role]:
             depth=order.get(site.name, 0) / max(len(layers) - 1, 1),
             signal=_signal(site, producers) if site.op in _PRODUCTS and sum(site.varying) == 2 else None,
             layer=_layer(site, producers),
+            bias=sums.get(site.name),
+            of_layer=site.name in of_layers,
         )
     return found
 
@@ -85,6 +91,16 @@ def _layer(site: Site, producers: Mapping[str, Site]) -> tuple[Site, ...]:
             return tuple(between)
         site = before
     return ()
+
+
+def _summed(site: Site, producers: Mapping[str, Site], readers: Mapping[str, int]) -> Site | None:
+    """The layer with weights to whose output, which nothing else reads, a site only adds what is given."""
+    if site.op not in ("Add", "Sub") or sum(site.varying) != 1 or (site.op == "Sub" and site.varying[1]):
+        return None
+    signal = site[site.varying.index(True)]
+    layer = producers.get(signal.name)
+    alone = layer is not None and is_linear(layer) and readers[signal.name] == 1
+    return layer if alone and None not in signal.shape and signal.shape == site.y.shape else None
 
 
 def _only_scales(site: Site) -> bool:

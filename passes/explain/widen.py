@@ -18,7 +18,8 @@ def widened(g: Builder, site: Site) -> Site:
     """The site with operands, outputs and twins in single precision at least; itself where they are."""
     values = [*site.operands, *site.ys]
     layer = tuple(widened(g, each) for each in site.role.layer)
-    moved = any(a is not b for a, b in zip(layer, site.role.layer, strict=True))
+    bias = None if site.role.bias is None else widened(g, site.role.bias)
+    moved = any(a is not b for a, b in zip((*layer, bias), (*site.role.layer, site.role.bias), strict=True))
     if not moved and not any(value.is_half for value in values):
         return site
     return replace(
@@ -27,7 +28,7 @@ def widened(g: Builder, site: Site) -> Site:
         ys=tuple(g.wide(y) for y in site.ys),
         ref=None if site.ref is None else widened(g, site.ref),
         bounds=None if site.bounds is None else _wide_bounds(g, site.bounds),
-        role=replace(site.role, layer=layer),
+        role=replace(site.role, layer=layer, bias=bias),
     )
 
 

@@ -48,7 +48,7 @@ def facts(g: Builder, trace: Trace, composite: Composite, *, nonnegative_input: 
     found = {}
     for site in trace.sites:
         signals = [x for x, varies in zip(site.x, site.varying, strict=True) if varies and x is not None]
-        behind = consumers.get(site.y.name, [])
+        behind = consumers.get((site.role.bias or site).y.name, [])
         found[site.name] = Facts(
             nonnegative=all(x.name in signs for x in signals),
             rectified=bool(behind) and all(_rectifies(g, s) and s.y.name in vanishing for s in behind),

@@ -78,7 +78,10 @@ EVERY: dict[str, tuple[str, dict[str, Any], dense.Rule, dense.Rule]] = {
         "lrp-zplus", {"compat": "captum"}, dense.captum_alpha1_beta0(), dense.captum_alpha1_beta0()),
     "lrp-epsilon-plus": ("lrp-epsilon-plus", {"epsilon": 0.2}, dense.epsilon(0.2), dense.epsilon(0.2)),
     "lrp-epsilon-plus-flat": ("lrp-epsilon-plus-flat", {}, dense.flat(E6, np.ones((6, 8))), dense.epsilon(E6)),
-    "excitation-backprop": ("excitation-backprop", {}, dense.alpha_beta(1, 0, E6), dense.alpha_beta(1, 0, E6)),
+    "excitation-backprop": (
+        "excitation-backprop", {}, dense.alpha_beta(1, 0, E6, False), dense.alpha_beta(1, 0, E6, False)),
+    "excitation-backprop of zennit": (
+        "excitation-backprop", {"compat": "zennit"}, dense.alpha_beta(1, 0, E6), dense.alpha_beta(1, 0, E6)),
     "lrp-composite": ("lrp-composite", {"low": "-9", "high": "10"}, dense.box(E6), dense.epsilon(0)),
 }  # fmt: skip
 

@@ -50,10 +50,15 @@ class Affine:
         """The weights."""
         return self._layer[1 - self.signal]
 
-    @property
+    @cached_property
     def b(self) -> Value | None:
-        """The bias, None where there is none."""
-        return self._layer.optional(2)
+        """The bias, None where there is none. Where a sum behind the layer adds to it, it adds to y as it is."""
+        own, after = self._layer.optional(2), self.site.role.bias
+        if after is None:
+            return own
+        given = after[after.varying.index(False)]
+        shift = -given if after.op == "Sub" else given
+        return shift if own is None else self._per_output(own, after.y) + shift
 
     @cached_property
     def w_positive(self) -> Value:
@@ -77,19 +82,26 @@ class Affine:
 
     @property
     def y(self) -> Value:
-        """The layer's output; rectified where nothing arrives at what is not positive.
+        """w x + b, also where b is added behind the layer."""
+        return self.site.y if self.site.role.bias is None else self.site.role.bias.y
+
+    @property
+    def rectified(self) -> Value:
+        """y; max(y, 0) where nothing arrives at what is not positive.
 
         The rectified output is the tensor that the network computes anyway, so the layer and its ReLU stay fused.
         """
-        return self.g.relu(self.site.y) if self.site.facts.rectified else self.site.y
+        return self.g.relu(self.y) if self.site.facts.rectified else self.y
 
     def forward(self, x: Value, w: Value, b: Value | None = None) -> Value:
         """The layer on other operands."""
-        return self._with(x, w, b).rerun(self.g)
+        if self.site.role.bias is None or b is None:
+            return self._with(x, w, b).rerun(self.g)
+        return self._with(x, w, None).rerun(self.g) + b
 
     def back(self, c: Value, w: Value) -> Value:
         """The derivative by x of a layer with weights w: sum over outputs of w c."""
-        flow = self._with(self.x, w, self.b).vjp(self.g, c)[self.signal]
+        flow = self._with(self.x, w, self._layer.optional(2)).vjp(self.g, c)[self.signal]
         assert flow is not None, "a linear layer differentiates by its signal"
         return flow
 
@@ -102,16 +114,19 @@ class Affine:
         """The relevance of x in its place among the operands."""
         return tuple(relevance if i == self.signal else None for i in self.site.wrt)
 
-    def bias_like(self, y: Value) -> Value | None:
-        """The bias so that it adds to y channel by channel."""
-        if self.b is None:
-            return None
-        return per_channel(self.g, self.b, y) if self.site.op in ("Conv", "ConvTranspose") else self.b
+    @property
+    def bias(self) -> Value | None:
+        """b so that it adds to y."""
+        return self.b if self.b is None or self.site.role.bias is not None else self._per_output(self.b, self.y)
 
-    def without_bias(self, y: Value) -> Value:
+    @property
+    def without_bias(self) -> Value:
         """y - b."""
-        b = self.bias_like(y)
-        return y if b is None else y - b
+        return self.y if self.bias is None else self.y - self.bias
+
+    def _per_output(self, b: Value, y: Value) -> Value:
+        """The layer's own bias so that it adds to y."""
+        return per_channel(self.g, b, y) if self.site.op in ("Conv", "ConvTranspose") else b
 
     @cached_property
     def _layer(self) -> Site:

@@ -82,6 +82,11 @@ def power(site: Site) -> bool:
     return site.op == "Pow" and sum(site.varying) == 1
 
 
+def bias_of_layer(site: Site) -> bool:
+    """Sums that add its bias to a layer with weights, whose rule sees it."""
+    return site.role.of_layer
+
+
 def overwritten(site: Site) -> bool:
     """Tensors of which some elements are replaced, as an assignment to a slice is exported."""
     return site.op in ("ScatterElements", "ScatterND") and site.attr("reduction", "none") == "none"
@@ -144,58 +149,54 @@ def _flat(where: Where, o: Options) -> Entry:
     return layers(first(where), flat(o.eps), "flat", "unknown")
 
 
+def composite(name: str, o: Options, *entries: Entry) -> Composite:
+    """Lines for layers with weights, behind which their biases belong to them, and those that all composites share."""
+    return Composite(name, (Entry(bias_of_layer, pass_through, "bias of the layer"), *entries, *base(o)))
+
+
 def uniform(name: str, entry: Entry, o: Options) -> Composite:
     """One rule for all layers with weights."""
-    return Composite(name, (entry, *base(o)))
+    return composite(name, o, entry)
 
 
-def epsilon_plus(eps: float, o: Options) -> Composite:
-    return Composite("lrp-epsilon-plus", (
-        layers(conv, z_plus(o.eps), "z+"),
-        epsilon_line(dense, eps),
-        *base(o),
-    ))  # fmt: skip
+def epsilon_plus(eps: float, o: Options, *ahead: Entry, name: str = "lrp-epsilon-plus") -> Composite:
+    return composite(name, o, *ahead, layers(conv, z_plus(o.eps), "z+"), epsilon_line(dense, eps))
 
 
 def epsilon_plus_flat(eps: float, o: Options) -> Composite:
-    return Composite("lrp-epsilon-plus-flat", (_flat(is_linear, o), *epsilon_plus(eps, o).entries))
+    return epsilon_plus(eps, o, _flat(is_linear, o), name="lrp-epsilon-plus-flat")
 
 
-def epsilon_alpha_beta(eps: float, o: Options) -> Composite:
-    return Composite("lrp-epsilon-alpha2-beta1", (
-        layers(conv, alpha_beta(2, 1, o.eps), "alpha 2, beta 1"),
-        epsilon_line(dense, eps),
-        *base(o),
-    ))  # fmt: skip
+def epsilon_alpha_beta(eps: float, o: Options, *ahead: Entry, name: str = "lrp-epsilon-alpha2-beta1") -> Composite:
+    of_convolutions = layers(conv, alpha_beta(2, 1, o.eps), "alpha 2, beta 1")
+    return composite(name, o, *ahead, of_convolutions, epsilon_line(dense, eps))
 
 
 def epsilon_alpha_beta_flat(eps: float, o: Options) -> Composite:
-    return Composite("lrp-epsilon-alpha2-beta1-flat", (_flat(is_linear, o), *epsilon_alpha_beta(eps, o).entries))
+    return epsilon_alpha_beta(eps, o, _flat(is_linear, o), name="lrp-epsilon-alpha2-beta1-flat")
 
 
 def epsilon_gamma_box(eps: float, value: float, o: Options) -> Composite:
-    return Composite("lrp-epsilon-gamma-box", (
-        _box(conv, o),
-        layers(conv, gamma(value, o.eps), f"gamma {value:g}"),
-        epsilon_line(dense, eps),
-        *base(o),
-    ))  # fmt: skip
+    of_convolutions = layers(conv, gamma(value, o.eps), f"gamma {value:g}")
+    return composite("lrp-epsilon-gamma-box", o, _box(conv, o), of_convolutions, epsilon_line(dense, eps))
 
 
 def montavon(value: float, o: Options) -> Composite:
     """Box at the input, gamma in the lower third, epsilon in the middle, LRP-0 at the top. Montavon et al. 2019."""
-    return Composite("lrp-composite", (
+    return composite(
+        "lrp-composite",
+        o,
         _box(is_linear, o),
         layers(within(is_linear, 0, 1 / 3), gamma(value, o.eps), f"gamma {value:g}"),
         layers(within(is_linear, 1 / 3, 2 / 3), relative_epsilon(0.25), "epsilon 0.25 rms"),
         epsilon_line(is_linear, 0),
-        *base(o),
-    ))  # fmt: skip
+    )
 
 
-def excitation_backprop(o: Options) -> Composite:
-    """z+ everywhere, without bias. Source: Zhang et al. 2016."""
-    return Composite("excitation-backprop", (layers(is_linear, z_plus(o.eps), "z+"), *base(o)))
+def excitation_backprop(bias: bool, o: Options) -> Composite:
+    """z+ everywhere; without bias as in the paper, or with it as in zennit. Source: Zhang et al. 2016."""
+    line = layers(is_linear, z_plus(o.eps, bias), "z+" if bias else "z+, no bias")
+    return composite("excitation-backprop", o, line)
 
 
 def deep_taylor(bounded: bool, o: Options) -> Composite:
@@ -204,8 +205,9 @@ def deep_taylor(bounded: bool, o: Options) -> Composite:
     Source: Montavon et al. 2017; survey eq. 16-18.
     """
     lowest = z_box(o.eps) if bounded else w_square(o.eps)
-    return Composite("deep-taylor-bounded" if bounded else "deep-taylor", (
+    return composite(
+        "deep-taylor-bounded" if bounded else "deep-taylor",
+        o,
         layers(first(is_linear), lowest, "box" if bounded else "w^2", "unknown"),
         layers(is_linear, z_plus(o.eps, bias=False), "z+, no bias"),
-        *base(o),
-    ))  # fmt: skip
+    )

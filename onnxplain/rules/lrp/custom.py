@@ -28,7 +28,7 @@ from onnxplain.errors import UsageError, nearest
 from onnxplain.ir.site import Rule, Site
 from onnxplain.rules.composite import AtZero, Composite, Entry, Where, name, op
 from onnxplain.rules.lrp.affine import is_linear
-from onnxplain.rules.lrp.composites import SHARING, Options, base, conv, dense, first
+from onnxplain.rules.lrp.composites import SHARING, Options, composite, conv, dense, first
 from onnxplain.rules.lrp.inputs import flat, w_square, z_box
 from onnxplain.rules.lrp.layers import alpha_beta, epsilon, gamma, relative_epsilon, z_plus
 from onnxplain.rules.lrp.signals import pass_through
@@ -71,7 +71,7 @@ def read(path: Path, options: Options) -> Composite:
         raise UsageError(f"composite file {path.name} has no [[rule]] tables; each names a place and a rule.")
     file = _File(path.name, text)
     entries = tuple(_entry(file, i, line) for i, line in enumerate(lines))
-    return Composite(str(table.get("name", path.stem)), (*entries, *base(options)))
+    return composite(str(table.get("name", path.stem)), options, *entries)
 
 
 class _File:

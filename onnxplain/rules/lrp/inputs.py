@@ -23,7 +23,7 @@ def z_box(eps: float = 1e-6) -> Rule:
         if s.bounds is None:
             raise ValueError("the box rule needs the input's bounds")
         low, high = s.bounds(a.x)
-        z = a.without_bias(s.y) - a.forward(low, a.w_positive) - a.forward(high, a.w_negative)
+        z = a.without_bias - a.forward(low, a.w_positive) - a.forward(high, a.w_negative)
         c = r / g.stabilise(z, eps)
         up, down = a.back(c, a.w_positive), a.back(c, a.w_negative)
         return a.flows((a.x - low) * up + (a.x - high) * down)

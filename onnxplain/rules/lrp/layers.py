@@ -31,7 +31,7 @@ def epsilon(eps: float = 1e-6, bias: bool = True) -> Rule:
             back = s.vjp(g, r / g.stabilise(y, eps, nonnegative=s.facts.rectified))
             return tuple(None if d is None else s[i] * d for i, d in zip(s.wrt, back, strict=True))
         a = Affine(g, s)
-        y = g.stabilise(a.y, eps, nonnegative=s.facts.rectified) if bias else g.stabilise(a.without_bias(s.y), eps)
+        y = g.stabilise(a.rectified, eps, nonnegative=s.facts.rectified) if bias else g.stabilise(a.without_bias, eps)
         return a.flows(a.x * a.back(r / y, a.w))
 
     return rule
@@ -45,8 +45,9 @@ def relative_epsilon(share: float = 0.25) -> Rule:
 
     def rule(g: Builder, s: Site, r: Value) -> Flows:
         a = Affine(g, s)
-        eps = g.sqrt(g.mean(s.y * s.y, range(1, s.y.rank))) * share + 1e-9
-        moved = s.y + eps * g.where(s.y < 0, g.constant(-1, eps.dtype), 1)
+        y = a.y
+        eps = g.sqrt(g.mean(y * y, range(1, y.rank))) * share + 1e-9
+        moved = y + eps * g.where(y < 0, g.constant(-1, eps.dtype), 1)
         return a.flows(a.x * a.back(r / moved, a.w))
 
     return rule
@@ -82,11 +83,11 @@ def gamma(value: float = 0.25, eps: float = 1e-6) -> Rule:
             return a.flows(a.x * a.back(r / g.stabilise(z, eps, nonnegative=True), favouring))
         p = _positive_sum(a, times=value)
         if s.facts.rectified:
-            c = r / g.stabilise(a.y + p, eps, nonnegative=True)
+            c = r / g.stabilise(a.rectified + p, eps, nonnegative=True)
             return a.flows(_back(a, (c, favouring, disfavouring)))
         # n = y - p, so y + gamma n is -((1 + gamma) |y| + gamma p) where y < 0: both denominators in one.
-        c = r / g.stabilise(g.maximum(s.y, s.y * -(1 + value)) + p, eps, nonnegative=True)
-        up, down = c * g.mask(s.y > 0, c), c * g.mask(s.y < 0, c)
+        c = r / g.stabilise(g.maximum(a.y, a.y * -(1 + value)) + p, eps, nonnegative=True)
+        up, down = c * g.mask(a.y > 0, c), c * g.mask(a.y < 0, c)
         return a.flows(_back(a, (up, favouring, disfavouring), (down, -disfavouring, -favouring)))
 
     return rule
@@ -101,7 +102,7 @@ def alpha_beta(alpha: float, beta: float, eps: float = 1e-6, bias: bool = True, 
 
     def rule(g: Builder, s: Site, r: Value) -> Flows:
         a = Affine(g, s)
-        b = a.bias_like(s.y) if whole_bias else None
+        b = a.bias if whole_bias else None
         if b is None:
             up, down = _both_sums(a, bias, eps)
         else:
@@ -128,14 +129,14 @@ def _both_sums(a: Affine, bias: bool, eps: float) -> tuple[Value, Value]:
     g, p = a.g, _positive_sum(a, bias)
     up = g.stabilise(p, eps, nonnegative=True)
     if a.site.facts.analysed and eps:
-        return up, g.at_least(up - (a.site.y if bias else a.without_bias(a.site.y)), eps)
+        return up, g.at_least(up - (a.y if bias else a.without_bias), eps)
     return up, g.stabilise(_size_of_negative_sum(a, bias), eps, nonnegative=True)
 
 
 def _size_of_negative_sum(a: Affine, bias: bool = True) -> Value:
     """-n = -(x+ w- + x- w+ + b-)."""
     if a.site.facts.analysed:
-        return a.g.relu(_positive_sum(a, bias) - (a.site.y if bias else a.without_bias(a.site.y)))
+        return a.g.relu(_positive_sum(a, bias) - (a.y if bias else a.without_bias))
     b = a.g.negative_part(a.b) if bias and a.b is not None else None
     n = a.forward(a.x_positive, a.w_negative, b)
     return a.g.relu(-(n if a.x_negative is None else n + a.forward(a.x_negative, a.w_positive)))

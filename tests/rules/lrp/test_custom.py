@@ -108,6 +108,7 @@ SAME = {
         [[rule]]
         layer = "any"
         rule = "z-plus"
+        bias = false
         """,
 }
 
