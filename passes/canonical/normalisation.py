@@ -130,6 +130,8 @@ def _fold_forward(model: Model, node: gs.Node, affine: ChannelAffine) -> str | N
         return "no layer with constant weights alone behind it"
     if any(t.name == output.name for t in model.graph.outputs):
         return "its output is one of the model's"
+    if not any(each is layer for each in model.graph.nodes):
+        return f"the {layer.op} that reads it is in a branch"
     w, shift = model.weights.array(layer.inputs[1]), affine.shift
     if layer.attrs.get("transA", 0) or (layer.op == "MatMul" and (w.ndim != 2 or len(output.shape or ()) != 2)):
         return f"{layer.op} {layer.name!r} has no input channels on axis 1"

@@ -235,3 +235,18 @@ def test_densenet() -> None:
     assert (after.count(BN), after.count("Mul"), after.count("Add")) == (62, 0, 0)
     assert len(refusals) == 62
     same_outputs(proto, subject, noise(1, 0, (3, 224, 224)))
+
+
+def test_a_layer_within_a_branch_keeps_its_norm_outside() -> None:
+    branches = """then_branch = t () => (float[N,6,6,6] p) { p = Conv<pads = [1, 1, 1, 1]>(a, w, c) },
+        else_branch = e () => (float[N,6,6,6] q) { q = Identity(z) }"""
+    body = (
+        f"a = {BN}(x, ns, nb, nm, nv) z = Concat<axis = 1>(x, half) m = ReduceSum<keepdims = 0>(x) k = Greater(m, m0)"
+    )
+    weights = CONV2 | norm(4, "n") | {"half": np.zeros((2, 2, 6, 6), np.float32), "m0": np.float32(0)}
+    proto = model(f"{body} y = If(k) <{branches}>", [2, 4, 6, 6], weights)
+    subject, refusals = folded(proto)
+    (why,) = refusals.values()
+    assert why == "no layer with constant weights in front of it; the Conv that reads it is in a branch"
+    for sign in (1, -1):
+        same_outputs(proto, subject, sign * np.abs(drawn(2, 4, 6, 6, seed=9)))
