@@ -14,6 +14,7 @@ from onnxplain.ir.weights import Array
 from onnxplain.methods.heatmap import positive
 from onnxplain.methods.method import Method, Parameter, Settings, at_least
 from onnxplain.methods.study import Study
+from onnxplain.passes.canonical.dense import SplitGemm
 from onnxplain.passes.canonical.normalisation import FoldBatchNorm
 from onnxplain.passes.explain.baseline import constant_colour
 from onnxplain.rules.composite import Composite
@@ -157,7 +158,7 @@ def _method(name: str, summary: str, source: str, table: Table, *own: Parameter,
         reduce=positive,
         residual=_missing,
         composite=table,
-        passes=lambda p: () if p.get("compat") == "captum" else (FoldBatchNorm(),),
+        passes=lambda p: (SplitGemm(),) if p.get("compat") == "captum" else (SplitGemm(), FoldBatchNorm()),
         parameters=(*own, *COMMON),
     )
 

@@ -13,6 +13,7 @@ from onnxplain.passes.canonical.decompositions import Decompose, PlainCasts
 from onnxplain.passes.canonical.functions import InlineFunctions
 from onnxplain.passes.canonical.names import NameNodes
 from onnxplain.passes.canonical.opset import ConvertOpset
+from onnxplain.passes.canonical.padded import PadsIntoConv
 from onnxplain.passes.canonical.pads import ExplicitPads
 from onnxplain.passes.canonical.quantisation import SpellOutQuantised
 from onnxplain.passes.canonical.recurrent import UnrollRecurrent
@@ -45,6 +46,7 @@ ON_GRAPH = (
     SoftmaxInPlace(),
     DropDeadCode(),
     ExplicitPads(),
+    PadsIntoConv(),
 )
 
 
