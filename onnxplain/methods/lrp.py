@@ -8,14 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from onnxplain.errors import UsageError
+from onnxplain.ir.model import Model
 from onnxplain.ir.site import Rule
 from onnxplain.ir.value import Value
 from onnxplain.ir.weights import Array
 from onnxplain.methods.heatmap import positive
 from onnxplain.methods.method import Method, Parameter, Settings, at_least
 from onnxplain.methods.study import Study
+from onnxplain.passes.base import Pass
 from onnxplain.passes.canonical.dense import SplitGemm
 from onnxplain.passes.canonical.normalisation import FoldBatchNorm
+from onnxplain.passes.canonical.turned import AddBeforeTranspose
 from onnxplain.passes.explain.baseline import constant_colour
 from onnxplain.rules.composite import Composite
 from onnxplain.rules.lrp import composites as tables
@@ -158,9 +161,15 @@ def _method(name: str, summary: str, source: str, table: Table, *own: Parameter,
         reduce=positive,
         residual=_missing,
         composite=table,
-        passes=lambda p: (SplitGemm(),) if p.get("compat") == "captum" else (SplitGemm(), FoldBatchNorm()),
+        passes=_passes,
         parameters=(*own, *COMMON),
     )
+
+
+def _passes(settings: Settings) -> tuple[Pass[Model], ...]:
+    """What makes layers of a graph. Captum leaves batch norms alone."""
+    norms = () if settings.get("compat") == "captum" else (FoldBatchNorm(),)
+    return SplitGemm(), AddBeforeTranspose(), *norms
 
 
 def _epsilon(settings: Settings) -> tuple[Rule, str]:

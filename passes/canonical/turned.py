@@ -1,0 +1,60 @@
+"""A bias that is added behind a layer's output turned round, added before it is turned."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxplain.ir.model import Model
+from onnxplain.passes.base import Pass, Refusal, Report
+
+
+class AddBeforeTranspose(Pass[Model]):
+    """Add(Transpose(y), b) becomes Transpose(Add(y, b turned back)), b a constant, wherever nothing else reads y.
+
+    Exporters of frameworks with channels last write a convolution's bias so; next to the layer, its rule sees it.
+    Exact, since the same numbers are added.
+    """
+
+    def run(self, model: Model) -> Report:
+        changed, refusals = 0, []
+        kept = {t.name for t in model.graph.outputs}
+        for add in [n for n in model.graph.nodes if n.op in ("Add", "Sub") and not n.domain]:
+            turn = _turn_before(add)
+            if turn is None:
+                continue
+            if len(turn.outputs[0].outputs) > 1 or len(turn.inputs[0].outputs) > 1 or turn.outputs[0].name in kept:
+                refusals.append(Refusal(add.name, f"the output of {turn.name!r} is read elsewhere too"))
+            elif turn.outputs[0].shape != add.outputs[0].shape or None in add.outputs[0].shape:
+                refusals.append(Refusal(add.name, "the sum may have another shape"))
+            else:
+                _swap(model, turn, add)
+                changed += 1
+        return Report(changed, tuple(refusals))
+
+
+def _turn_before(add: gs.Node) -> gs.Node | None:
+    """The Transpose to whose output, first operand of a difference, a node adds a constant."""
+    operands = [t for t in add.inputs if not isinstance(t, gs.Constant)]
+    before = operands[0].inputs[0] if len(operands) == 1 and operands[0].inputs else None
+    if before is None or before.op != "Transpose" or before.domain or operands[0].shape is None:
+        return None
+    return None if add.op == "Sub" and add.inputs[0] is not operands[0] else before
+
+
+def _swap(model: Model, turn: gs.Node, add: gs.Node) -> None:
+    given = next(t for t in add.inputs if isinstance(t, gs.Constant))
+    x, y = turn.inputs[0], add.outputs[0]
+    b = model.weights.array(given)
+    rank = len(y.shape)
+    perm = turn.attrs.get("perm", list(range(rank))[::-1])
+    turned = b.reshape([1] * (rank - b.ndim) + list(b.shape)).transpose(np.argsort(perm))
+    constant = gs.Constant(f"{add.name}/turned back", np.ascontiguousarray(turned))
+    total = gs.Variable(f"{add.name}/sum", y.dtype, x.shape)
+    add.inputs = [constant if t is given else x for t in add.inputs]
+    add.outputs = [total]
+    turn.inputs, turn.outputs = [total], [y]
+    nodes = model.graph.nodes
+    at = next(i for i, n in enumerate(nodes) if n is turn)
+    del nodes[at]
+    nodes.insert(next(i for i, n in enumerate(nodes) if n is add) + 1, turn)
