@@ -152,7 +152,7 @@ def plan_of(opened: Opened, method: Method, settings: Mapping[str, Any]) -> Plan
     walked = (
         opened.forward.since(find_tap(opened.forward, opened.layout, str(settings.get("layer") or "")).value)
         if coarse
-        else opened.forward
+        else opened.forward.stepping(rules.steps)
     )
     steps = tuple(
         Step(site.name, site.op, rules.label_for(site), _blocked(site, rules, walked)) for site in walked.sites

@@ -64,7 +64,7 @@ class Study:
         Shapes:    that of the input or tap.
         """
         trace = self.trace if to is None else self.trace.since(to)
-        return walk(self.g, trace, composite, self.seed, reference=reference)
+        return walk(self.g, trace.stepping(composite.steps), composite, self.seed, reference=reference)
 
     def propagate(
         self,

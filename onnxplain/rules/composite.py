@@ -38,11 +38,13 @@ class Composite:
     """An ordered table of rules.
 
     floor: the rule where no entry applies; None refuses such a site, for methods that the derivative would betray.
+    steps: operators without a derivative that have a rule all the same.
     """
 
     name: str
     entries: tuple[Entry, ...] = ()
     floor: Entry | None = None
+    steps: frozenset[str] = frozenset()
 
     def entry_for(self, site: Site) -> Entry | None:
         """The first entry whose place this is, or the floor."""

@@ -10,6 +10,7 @@ from onnxplain.errors import UnsupportedOp, enumerated
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.site import Bounds, Facts, Site
 from onnxplain.ir.value import Value
+from onnxplain.passes.explain.jumps import refuse_jumps
 from onnxplain.passes.explain.trace import Trace
 from onnxplain.passes.explain.twin import Twin
 from onnxplain.passes.explain.widen import narrow, widened
@@ -39,8 +40,10 @@ def walk(
     observe:   is called after each site.
     Shapes:    seed has the score's shape; the result has the source's.
     Raises:    UnsupportedOp if the source reaches an operand for which the operator has no rule: what flows there would
-               silently be lost.
+               silently be lost. With a reference, also where something jumps.
     """
+    if reference is not None:
+        refuse_jumps(trace, composite.name)
     arrived: dict[str, list[Value]] = defaultdict(list)
     arrived[trace.score.name].append(g.wide(seed))
     for site in reversed(trace.sites):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,13 +38,20 @@ class Trace:
         """The part of the trace after a tensor. Raises: UnsupportedModel if the score does not depend on it."""
         return trace(tap.g, [site.node for site in self.sites], tap, self.score)
 
+    def stepping(self, steps: Container[str]) -> Trace:
+        """The trace with what goes through these operators, which have no derivative."""
+        if not any(node.op in steps for node in self.nodes):
+            return self
+        return trace(self.source.g, self.nodes, self.source, self.score, steps)
 
-def trace(g: Builder, nodes: Sequence[gs.Node], source: Value, score: Value) -> Trace:
+
+def trace(g: Builder, nodes: Sequence[gs.Node], source: Value, score: Value, steps: Container[str] = ()) -> Trace:
     """Find the nodes through which `score` depends on `source`.
 
+    steps: operators without a derivative through which it is said to depend all the same.
     Raises: UnsupportedModel if it does not depend on it.
     """
-    varying = _varying(nodes, source.name)
+    varying = _varying(nodes, source.name, steps)
     if score.name not in varying:
         raise UnsupportedModel(
             f"the score {score.name!r} does not depend on {source.name!r} by anything that has a derivative.\n"
@@ -78,10 +85,10 @@ def _between(nodes: Sequence[gs.Node], source: str, score: str) -> tuple[gs.Node
     return tuple(reversed(kept))
 
 
-def _varying(nodes: Sequence[gs.Node], source: str) -> set[str]:
+def _varying(nodes: Sequence[gs.Node], source: str, steps: Container[str]) -> set[str]:
     varying = {source}
     for node in nodes:
-        if node.op in NONDIFFERENTIABLE or varying.isdisjoint(_read(node)):
+        if (node.op in NONDIFFERENTIABLE and node.op not in steps) or varying.isdisjoint(_read(node)):
             continue
         # A quantiser's own scale counts as given: its derivative and that of the integers by it cancel.
         outputs = node.outputs[:1] if node.op == "DynamicQuantizeLinear" else node.outputs

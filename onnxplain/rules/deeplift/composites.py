@@ -19,6 +19,7 @@ from onnxplain.rules.deeplift.differences import (
     rescale,
     rescaled,
     root,
+    step,
 )
 from onnxplain.rules.deeplift.extremes import extreme, max_pool, reduced_extreme
 from onnxplain.rules.deeplift.normalisation import (
@@ -50,6 +51,9 @@ ONE_INPUT = (
 )  # fmt: skip
 """Functions of one number."""
 
+STEPS = frozenset({"Sign", "Floor", "Ceil", "Round"})
+"""Functions of one number without a derivative."""
+
 LIMITED = frozenset({"Log", "Tan", "Asin", "Acos", "Acosh", "Atanh"})
 """Of those, the ones that have no value at some numbers."""
 
@@ -76,6 +80,7 @@ def deeplift(name: str, threshold: float, reveals: Where | None = None) -> Compo
         Entry(power(2), midpoint, "midpoint"),
         Entry(power(0.5), root, "midpoint"),
         Entry(one_input, rescale(threshold), "rescale"),
+        Entry(op(*STEPS), step, "rescale"),
         Entry(op("QuantizeLinear"), quantised, "rescale"),
         Entry(op("DynamicQuantizeLinear"), requantised, "rescale"),
         Entry(op("Sqrt"), root, "midpoint"),
@@ -98,7 +103,7 @@ def deeplift(name: str, threshold: float, reveals: Where | None = None) -> Compo
         Entry(op("Max", "Min"), extreme, "extreme"),
         Entry(op("ReduceMax", "ReduceMin", "GlobalMaxPool"), reduced_extreme, "extreme"),
         Entry(op("MaxPool"), max_pool, "extreme"),
-    ))  # fmt: skip
+    ), steps=STEPS)  # fmt: skip
 
 
 def one_input(s: Site) -> bool:

@@ -52,6 +52,12 @@ def rescale(threshold: float) -> Rule:
     return rule
 
 
+def step(g: Builder, s: Site, m: Value) -> Flows:
+    """m Dy/Dx of a function that jumps, and nothing where the input does not move."""
+    dx = change(s, 0)
+    return only(s, 0, m * slope(g, s.y - at_baseline(s).y, dx, g.equal(dx, 0), 0))
+
+
 def quantised(g: Builder, s: Site, m: Value) -> Flows:
     """Rescale for the clipping; rounding is passed straight through, and what it adds is left to the residual."""
     low, high = range_of(g, s)
