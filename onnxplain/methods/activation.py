@@ -14,6 +14,8 @@ from onnxplain.ir.value import Value
 from onnxplain.methods.heatmap import activation, magnitude, upsampled
 from onnxplain.methods.method import Method, Parameter, Settings, at_least
 from onnxplain.methods.study import Study
+from onnxplain.passes.explain.factors import TOKENS
+from onnxplain.passes.explain.grid import Grid, grids
 from onnxplain.rules.composite import DERIVATIVE
 from onnxplain.rules.guided import GUIDED
 from onnxplain.rules.vjp.reduction import reduced_axes
@@ -56,11 +58,13 @@ def cam(study: Study, settings: Settings) -> Value:
 
     Those weights are the derivative of the score by the pooled features, since all between is linear.
     """
-    g, (features, pooled) = study.g, _pooled_features(study)
-    weights = study.walk(to=pooled)
-    if weights.rank == 2:
-        weights = g.unsqueeze(weights, list(features.spatial))
-    return g.sum(weights * features, [1], keepdims=False)
+    g, pool = study.g, _global_pool(study)
+    found = grids(study.trace, study.layout).get(pool[0].name)
+    features = pool[0] if found is None else found.maps(g, pool[0])
+    weights = study.walk(to=pool.y)
+    if weights.rank > 2:
+        weights = g.squeeze(weights, _pooled_axes(pool))
+    return g.sum(g.unsqueeze(weights, list(features.spatial)) * features, [1], keepdims=False)
 
 
 def fem(study: Study, settings: Settings) -> Value:
@@ -82,19 +86,18 @@ def fem(study: Study, settings: Settings) -> Value:
     return g.sum(share * features, [1], keepdims=False)
 
 
-def _pooled_features(study: Study) -> tuple[Value, Value]:
-    """The features before the global average pooling, and after it.
+def _global_pool(study: Study) -> Site:
+    """The global average pooling that the last layer reads.
 
     Raises: UnsupportedModel unless the network ends in global average pooling and one linear layer.
     """
-    sites = study.trace.sites
-    pools = [i for i, site in enumerate(sites) if _is_global_pool(site)]
+    sites, known = study.trace.sites, grids(study.trace, study.layout)
+    pools = [i for i, site in enumerate(sites) if _is_global_pool(site, known.get(site[0].name))]
     why = "it has no global average pooling before its last layer"
     if pools:
         behind = [site for site in sites[pools[-1] + 1 :] if site.op not in _LINEAR and not _adds_constant(study, site)]
         if len(behind) <= 1 and all(_is_linear(study, site) for site in behind):
-            pool = sites[pools[-1]]
-            return pool[0], pool.y
+            return sites[pools[-1]]
         why = f"behind its global average pooling {sites[pools[-1]].name!r} there is more than one linear layer"
     raise UnsupportedModel(
         f"cam needs a network that ends in global average pooling and one linear layer, and this one does not: {why}.\n"
@@ -102,16 +105,26 @@ def _pooled_features(study: Study) -> tuple[Value, Value]:
     )
 
 
-def _is_global_pool(site: Site) -> bool:
+def _pooled_axes(pool: Site) -> list[int]:
+    return reduced_axes(pool.y.g, pool) if pool.op == "ReduceMean" else list(pool[0].spatial)
+
+
+def _is_global_pool(site: Site, grid: Grid | None) -> bool:
     """Whether the site takes the mean over all positions and keeps the channels."""
     if site.op not in _POOLS or site[0].rank < 3:
         return False
     if site.op == "ReduceMean":
-        return sorted(reduced_axes(site.y.g, site)) == list(site[0].spatial)
+        if grid is None or not grid.is_map or grid.before or grid.after:
+            return False
+        return sorted(reduced_axes(site.y.g, site)) == [i for i, role in enumerate(grid.roles) if _is_place(role)]
     if site.op == "AveragePool":
         whole = list(site.attr("kernel_shape")) == list(site[0].shape[2:])
         return whole and not any(site.attr("pads", [])) and set(site.attr("dilations", [1])) == {1}
     return True
+
+
+def _is_place(role: int | str) -> bool:
+    return role == TOKENS or isinstance(role, int)
 
 
 def _adds_constant(study: Study, site: Site) -> bool:

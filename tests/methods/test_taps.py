@@ -189,3 +189,27 @@ def test_cam_asks_for_a_mean_over_all_positions(pool: str) -> None:
         return
     returned = run(compile_model(model, "cam"), RNG.standard_normal((2, 3, 8, 8)).astype(np.float32))
     np.testing.assert_allclose(returned["attribution"].mean((1, 2)), returned["explained_score"], rtol=1e-5)
+
+
+ENDS = {
+    "maps": "p = ReduceMean<keepdims = 0>(r, space)",
+    "maps, axes kept": "q = ReduceMean(r, space) p = Flatten(q)",
+    "channels last": "t = Transpose<perm = [0, 2, 3, 1]>(r) p = ReduceMean<keepdims = 0>(t, rows)",
+    "channels last, axes kept": "t = Transpose<perm = [0, 2, 3, 1]>(r) q = ReduceMean(t, rows) p = Flatten(q)",
+    "tokens": "f = Reshape(r, flat) t = Transpose<perm = [0, 2, 1]>(f) p = ReduceMean<keepdims = 0>(t, one)",
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_cam_finds_the_places_however_they_lie(end: str) -> None:
+    x = RNG.standard_normal((2, 3, 8, 6)).astype(np.float32)
+    listed = [", ".join(map(str, np.random.default_rng(1).standard_normal(n).round(3))) for n in (108, 20)]
+    texts = [
+        f"""g (float[N,3,8,6] x) => (float[N,5] y) <float[4,3,3,3] w = {{{listed[0]}}}, float[4,5] v = {{{listed[1]}}},
+        int64[2] space = {{2, 3}}, int64[2] rows = {{1, 2}}, int64[1] one = {{1}}, int64[3] flat = {{0, 4, -1}}> {{
+        c = Conv<pads = [1, 1, 1, 1]>(x, w) r = Relu(c) {how} y = MatMul(p, v) }}"""
+        for how in (ENDS[end], "q = GlobalAveragePool(r) p = Flatten(q)")
+    ]
+    found, expected = (run(compile_model(net(text), "cam"), x) for text in texts)
+    assert found["attribution"].shape == (2, 8, 6)
+    np.testing.assert_allclose(found["attribution"], expected["attribution"], rtol=1e-5, atol=1e-6)
