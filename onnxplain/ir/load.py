@@ -10,6 +10,7 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
 from onnxplain.errors import BadModel
+from onnxplain.ir.domains import plain_domains
 from onnxplain.ir.order import order
 from onnxplain.ir.weights import DETACH_ABOVE, STUB, WeightStore, embed, external_tensors, stored_tensors
 from onnxplain.ir.wellformed import refuse_garbled, refuse_malformed, refuse_untyped
@@ -95,6 +96,7 @@ def _source(proto: onnx.ModelProto, weights: WeightStore, *, sha256: str, name: 
             "  Check that the file is an .onnx export and not weights or a checkpoint."
         )
     refuse_garbled(proto, name)
+    plain_domains(proto)
     order(proto.graph)
     _refuse_dangling(proto.graph, name)
     for value in (*proto.graph.input, *proto.graph.output):
