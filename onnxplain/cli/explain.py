@@ -93,7 +93,7 @@ def explain_command(
         sugar=sugar,
         preprocess=asked,
     )
-    explain, each = _opened(model, request, method is None, provider, {"threads": threads, "cuda": o.cuda(cuda)})
+    explain, told = _opened(model, request, method is None, provider, {"threads": threads, "cuda": o.cuda(cuda)})
     how = asked or _recorded(explain) or _assumed(Preprocess())
     pictures = PictureInput.of(explain.input, explain.layout, how, o.size(size))
     failed = 0
@@ -101,7 +101,7 @@ def explain_command(
         for path in shown:
             try:
                 sample, seen = pictures.prepare(read(path))
-                records = results.add(path, seen, explain(sample, target=each))
+                records = results.add(path, seen, explain(sample, **told))
             except UsageError:
                 raise
             except OnnxplainError as error:
@@ -117,8 +117,8 @@ def explain_command(
 
 def _opened(
     model: Path, request: Request, unsaid: bool, provider: str, how: dict[str, Any]
-) -> tuple[Explainer, int | None]:
-    """The graph to run and the class to feed it, if it is one that is told the class.
+) -> tuple[Explainer, dict[str, int]]:
+    """The graph to run and what each call is to say beside the picture: the class, if it is one that is told it.
 
     unsaid: whether no method was asked for.
     """
@@ -131,7 +131,7 @@ def _opened(
             raise UsageError("--target input is for programs that feed the class.\n  Give the class: --target CLASS.")
         options = {f.name: getattr(request, f.name) for f in fields(request) if f.name != "method"}
         options["runtime"] = lowered_for(provider)
-        return Explainer(compile_model(model, request.method, **options), provider, **how), None
+        return Explainer(compile_model(model, request.method, **options), provider, **how), {}
     told = TARGET in metadata.inputs
     standard = Request(method=request.method, target=request.target if told else "top1")
     if replace(request, preprocess=None) != standard or not (unsaid or request.method == metadata.method):
@@ -140,10 +140,11 @@ def _opened(
             "  --method, --target and parameters are for a trained model: give that, or leave them out."
         )
     if not told:
-        return Explainer(model, provider, **how), None
+        return Explainer(model, provider, **how), {}
     if not str(request.target).isdecimal():
         raise UsageError(f"{model.name} is told the class by each run: give it with --target CLASS.")
-    return Explainer(model, provider, **how), int(request.target)
+    explain = Explainer(model, provider, **how)
+    return explain, {explain.argument(TARGET): int(request.target)}
 
 
 def _recorded(explain: Explainer) -> Preprocess | None:
