@@ -12,7 +12,7 @@ from onnxplain import interface
 from onnxplain.errors import UsageError
 from onnxplain.interface import Metadata, Names
 from onnxplain.ir.builder import Builder
-from onnxplain.ir.layout import Layout, layout_of
+from onnxplain.ir.layout import Layout, layout_of, refuse_other_count
 from onnxplain.ir.model import Model
 from onnxplain.ir.value import Dim, Value
 from onnxplain.passes.canonical.inputs import select_input
@@ -97,6 +97,8 @@ def open_model(subject: Model, request: Request) -> Opened:
     g = Builder(subject)
     x = g.wrap(select_input(subject, request.input))
     layout = layout_of(x.tensor, request.layout)
+    for name in ("mean", "std"):
+        refuse_other_count(f"preprocess: {name}", np.size((request.preprocess or {}).get(name, 0)), x.tensor, layout)
     output = select_output(subject, request.output, request.output_index)
     found = scores_of(output)
     scores = g.wrap(found.tensor)

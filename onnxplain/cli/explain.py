@@ -72,11 +72,11 @@ def explain_command(
     from onnxplain.runtime.images import PictureInput, find, read
     from onnxplain.runtime.overlay import check_alpha, check_colormap
     from onnxplain.runtime.preprocess import Preprocess
-    from onnxplain.runtime.results import Results, read_labels
+    from onnxplain.runtime.results import Results, labels_by_class, read_labels
 
     check_colormap(colormap)
     check_alpha(alpha)
-    names = read_labels(labels) if labels is not None else {}
+    named = None if labels is None else read_labels(labels)
     asked = o.preprocess(preprocess, scale, mean, std, order, resize)
     files = find(images)
     sugar = {"layer": layer, "baseline": baseline, "noise": noise, "composite": composite}
@@ -96,6 +96,7 @@ def explain_command(
     explain, told = _opened(model, request, method is None, provider, {"threads": threads, "cuda": o.cuda(cuda)})
     how = asked or _recorded(explain) or _assumed(Preprocess())
     pictures = PictureInput.of(explain.input, explain.layout, how, o.size(size))
+    names = {} if labels is None or named is None else labels_by_class(named, explain.classes, labels)
     failed = 0
     with Results(out, explain, files, colormap, alpha, names) as results, _progress(files) as shown:
         for path in shown:

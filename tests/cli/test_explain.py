@@ -114,6 +114,39 @@ def test_classes_have_names(folder: Path, name: str, text: str) -> None:
     assert f"class {record['class']} {record['label']}, score" in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "labels.txt",
+            "background\nant\nbee\ncat\ndog\n",
+            "UsageError: {path} has 5 labels, and the model has 4 classes.\n"
+            "  Give one for each class, in their order, or a JSON object by index for some of them.\n",
+        ),
+        ("list.json", '["ant"]', "UsageError: {path} has 1 labels, and the model has 4 classes.\n"),
+        ("object.json", '{"4":"dog"}', "UsageError: {path} has a label for class 4: the model's classes are 0 to 3.\n"),
+        ("object.json", '{"-1":"dog"}', "UsageError: {path} has a label for class -1: "),
+    ],
+)
+def test_names_of_other_classes_are_refused(folder: Path, name: str, text: str, message: str) -> None:
+    (folder / name).write_text(text)
+    result = program(
+        "explain", folder / "explained.onnx", folder / "in/a.png", "-o", folder / "out", "--labels", folder / name
+    )
+    assert result.exit_code == 2
+    assert message.format(path=folder / name) in result.stderr
+    assert not (folder / "out").exists()
+
+
+def test_some_classes_may_lack_a_name(folder: Path) -> None:
+    for name, text in (("some.json", '{"0":"ant"}'), ("labels.txt", "ant\nbee\ncat\ndog\n\n\n")):
+        (folder / name).write_text(text)
+        result = program(
+            "explain", folder / "explained.onnx", folder / "in/a.png", "--labels", folder / name, "-o", folder / "out"
+        )
+        assert result.exit_code == 0, result.stderr
+
+
 def test_an_unreadable_picture_is_reported_and_the_rest_goes_on(folder: Path) -> None:
     broken = folder / "in/aa.png"
     broken.write_bytes((folder / "in/a.png").read_bytes()[:100])

@@ -253,7 +253,9 @@ def test_bounds_that_are_not_known_or_make_no_sense() -> None:
         "  Say how pictures become the input (--preprocess), or give it: --set low=NUMBER."
     )
     assert refusal(box, picture_model(), low="0").startswith("the box rule needs the highest input value")
-    assert refusal(box, picture_model(), low="0,0", high="1") == "low has 2 numbers, and the input has 3 channels."
+    assert refusal(box, picture_model(), low="0,0", high="1") == (
+        "low has 2 numbers, and the input has 3 channels: one, or one for each, is needed."
+    )
     assert refusal(box, picture_model(), low="black", high="1") == (
         "low='black' is not a number, nor numbers separated by commas."
     )
