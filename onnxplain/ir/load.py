@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from onnxplain.errors import BadModel
 from onnxplain.ir.domains import plain_domains
 from onnxplain.ir.order import order
+from onnxplain.ir.sparse import without_sparse
 from onnxplain.ir.weights import DETACH_ABOVE, STUB, WeightStore, embed, external_tensors, stored_tensors
 from onnxplain.ir.wellformed import refuse_garbled, refuse_malformed, refuse_untyped
 from onnxplain.ir.wire import NotSkimmed, skim
@@ -97,6 +98,7 @@ def _source(proto: onnx.ModelProto, weights: WeightStore, *, sha256: str, name: 
         )
     refuse_garbled(proto, name)
     plain_domains(proto)
+    without_sparse(proto, name)
     order(proto.graph)
     _refuse_dangling(proto.graph, name)
     for value in (*proto.graph.input, *proto.graph.output):
@@ -124,7 +126,6 @@ def _free_sizes(value: onnx.ValueInfoProto) -> None:
 def _refuse_dangling(graph: onnx.GraphProto, name: str) -> None:
     """Every tensor must come from somewhere before it is used: half of the tools behind this trust it blindly."""
     known = {"", *(v.name for v in graph.input), *(t.name for t in graph.initializer)}
-    known.update(t.values.name for t in graph.sparse_initializer)
     for node in graph.node:
         for used in node.input:
             if used not in known:
