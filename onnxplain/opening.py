@@ -12,6 +12,7 @@ from onnxplain import interface
 from onnxplain.errors import UsageError
 from onnxplain.interface import Metadata, Names
 from onnxplain.ir.builder import Builder
+from onnxplain.ir.emitter import tensor_names
 from onnxplain.ir.layout import Layout, layout_of, refuse_other_count
 from onnxplain.ir.model import Model
 from onnxplain.ir.value import Dim, Value
@@ -107,7 +108,7 @@ def open_model(subject: Model, request: Request) -> Opened:
     if scores.rank < 2 or place.axis != 1 or place.at is not None:
         # What is explained is then a part of the scores: the walk starts behind what selects it.
         forward = trace(g, list(subject.graph.nodes), x, logits)
-    names = Names.beside(subject.graph.tensors())
+    names = Names.beside(tensor_names(subject.graph))
     return Opened(
         subject,
         g,

@@ -42,7 +42,7 @@ class Emitter:
         self._nodes: list[gs.Node] = self.graph.nodes
         self._constants: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
         self._emitted: MutableMapping[object, tuple[gs.Tensor, ...]] = {}
-        self._taken = _names(self.graph)
+        self._taken = tensor_names(self.graph) | _node_names(self.graph)
         for node in self.graph.nodes:
             self.remember(node)
 
@@ -188,15 +188,20 @@ def _forget_last_reader(node: gs.Node, operands: Sequence[gs.Tensor]) -> None:
         list.pop(tensor.outputs)
 
 
-def _names(graph: gs.Graph) -> set[str]:
-    """Every name of a node or tensor in the graph and in the bodies of its loops."""
+def tensor_names(graph: gs.Graph) -> set[str]:
+    """Every name of a tensor in the graph, and in branches and bodies, which ONNX does not let bear it once more."""
     names = {t.name for t in (*graph.inputs, *graph.outputs)}
     for node in graph.nodes:
-        names.add(node.name)
         names.update(t.name for t in (*node.inputs, *node.outputs))
         for body in node.subgraphs():
-            names |= _names(body)
+            names |= tensor_names(body)
     return names
+
+
+def _node_names(graph: gs.Graph) -> set[str]:
+    """Every name of a node in the graph, and in branches and bodies."""
+    names = {node.name for node in graph.nodes}
+    return names.union(*(_node_names(body) for node in graph.nodes for body in node.subgraphs()))
 
 
 def _plain(value: Any) -> Any:
