@@ -154,9 +154,9 @@ def select(opened: Opened, target: str | int) -> Selection:
     if asked == "input":
         classes = opened.run_time_input(interface.TARGET, np.dtype(np.int64), [logits.shape[0]])
         return Selection([targets.given(g, logits, classes)])
-    kind, _, number = asked.rpartition(":")
-    if kind in ("", "topk") and number.isdecimal() and (not kind or int(number) > 0):
-        if kind:
-            return Selection(targets.top(g, logits, int(number)), ranked=True)
-        return Selection([targets.fixed(g, logits, int(number))])
+    if asked.isdecimal():
+        return Selection([targets.fixed(g, logits, int(asked))])
+    count = asked.removeprefix("topk:")
+    if count != asked and count.isdecimal() and int(count) > 0:
+        return Selection(targets.top(g, logits, int(count)), ranked=True)
     raise UsageError(f"target {asked!r} is none of: top1, topk:K, input, or a class index from 0.")
