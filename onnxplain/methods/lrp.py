@@ -116,6 +116,8 @@ def _level(study: Study, name: str, asked: str, pixel: float) -> Array:
             level = np.asarray([float(part) for part in str(asked).split(",")])
         except ValueError:
             raise UsageError(f"{name}={asked!r} is not a number, nor numbers separated by commas.") from None
+        if not np.isfinite(level).all():
+            raise UsageError(f"{name}={asked!r} must be finite.")
     refuse_other_count(name, level.size, study.x.tensor, study.layout)
     return level
 

@@ -286,6 +286,9 @@ SETTINGS: list[tuple[str, dict[str, Any], str]] = [
     (SMOOTH, {"samples": 0}, "parameter 'samples' of smoothgrad must be at least 1, not 0."),
     (SMOOTH, {"samples": 4, "chunk": 5}, "chunk=5 is larger than the 4 inputs there are."),
     (SMOOTH, {"sigma": -0.1}, "parameter 'sigma' of smoothgrad must be at least 0, not -0.1."),
+    (SMOOTH, {"sigma": "inf"}, "parameter 'sigma' of smoothgrad must be finite, not 'inf'."),
+    (IG, {"baseline": "blur", "blur_sigma": 1e999}, "parameter 'blur_sigma' of integrated-gradients must be finite"),
+    (IG, {"steps": float("inf")}, "must be of kind int, not inf."),
     (SMOOTH, {"base": "grad-cam"}, "parameter 'base' of smoothgrad cannot be 'grad-cam'."),
     (SMOOTH, {"variant": "max"}, "parameter 'variant' of smoothgrad cannot be 'max'."),
 ]
