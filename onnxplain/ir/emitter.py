@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import NodeProto
+from onnx.shape_inference import InferenceError
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from onnxplain.ir.evaluate import FOLD_UP_TO, evaluate
@@ -26,6 +27,10 @@ from onnxplain.ir.weights import Array
 PREFIX = "onnxplain"
 STORE_UP_TO = 1 << 12
 """Elements. A constant computed while emitting is stored up to this size."""
+
+
+class FaultyEmission(Exception):
+    """ONNX refuses a node that this package made: its fault, unless the file is broken too."""
 
 
 class Emitter:
@@ -156,7 +161,10 @@ class Emitter:
         if folded is not None:
             _forget_last_reader(node, operands)
             return tuple(self.constant(array).tensor for array in folded)
-        types = infer(node, self.opset, self.model.weights.array, proto)
+        try:
+            types = infer(node, self.opset, self.model.weights.array, proto)
+        except InferenceError as error:
+            raise FaultyEmission(f"{name}: {error}") from error
         for output in node.outputs:
             output.dtype, output.shape = types.get(output.name, (None, None))
         self._nodes.append(node)
