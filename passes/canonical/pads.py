@@ -16,9 +16,10 @@ class ExplicitPads(Pass[Model]):
     """auto_pad, and a ConvTranspose's output_shape, become pads.
 
     Where they depend on sizes only known at run time the pass declines, and the derivative of such a node is refused
-    later. A Pad names every axis: ONNX Runtime 1.31 loses the operand `axes` when it moves a Transpose past it. A pool
-    with ceil_mode whose last window would start in the padding behind, which every runtime leaves out, says so by its
-    pads: before opset 22 ONNX's inference counts that window, and ONNX Runtime then refuses what follows.
+    later; so is that of a ConvTranspose whose output nobody agrees on, of which `model.left` says why. A Pad names
+    every axis: ONNX Runtime 1.31 loses the operand `axes` when it moves a Transpose past it. A pool with ceil_mode
+    whose last window would start in the padding behind, which every runtime leaves out, says so by its pads: before
+    opset 22 ONNX's inference counts that window, and ONNX Runtime then refuses what follows.
     """
 
     def run(self, model: Model) -> Report:
@@ -35,9 +36,16 @@ class ExplicitPads(Pass[Model]):
                 node.attrs.pop("auto_pad", None)
                 continue
             totals = _transposed(node, auto) if node.op == "ConvTranspose" else _windowed(node, auto)
-            if totals is None or min(totals) < 0:
+            if totals is None:
                 refusals.append(Refusal(node.name, f"{auto} on {node.op} depends on sizes known only at run time"))
                 continue
+            if min(totals) < 0:
+                why = _extended(node, totals)
+                if why:
+                    model.left[node.name] = why
+                    refusals.append(Refusal(node.name, why.splitlines()[0]))
+                    continue
+                totals = [max(total, 0) for total in totals]
             small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
             node.attrs["pads"] = [*small, *large] if auto == "SAME_UPPER" else [*large, *small]
             node.attrs.pop("auto_pad", None)
@@ -111,6 +119,25 @@ def _transposed(node: gs.Node, auto: str) -> list[int] | None:
         return None
     every = zip(sizes, strides, extra, reach, wanted[-len(reach) :], strict=True)
     return [stride * (size - 1) + e + r - want for size, stride, e, r, want in every]
+
+
+def _extended(node: gs.Node, totals: list[int]) -> str:
+    """Output padding where a ConvTranspose is to return more than its windows reach. Returns: why not, or nothing."""
+    if "output_shape" not in node.attrs:
+        return (
+            f"auto_pad={node.attrs['auto_pad']} and strides beyond its window, of which ONNX and ONNX Runtime make "
+            "outputs of different sizes.\n  Export it with pads instead of auto_pad."
+        )
+    extra = node.attrs.get("output_padding", [0] * len(totals))
+    more = [e - min(total, 0) for e, total in zip(extra, totals, strict=True)]
+    dilations = node.attrs.get("dilations", [1] * len(totals))
+    if any(m >= max(s, d) for m, s, d in zip(more, _strides(node), dilations, strict=True)):
+        return (
+            f"output_shape={list(node.attrs['output_shape'])}, which is more than its windows can reach and which "
+            "ONNX Runtime does not run.\n  Export it with pads instead of output_shape."
+        )
+    node.attrs["output_padding"] = more
+    return ""
 
 
 def _strides(node: gs.Node) -> list[int]:

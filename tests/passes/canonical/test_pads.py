@@ -77,6 +77,7 @@ TRANSPOSED = [
     "output_shape = [13, 12], strides = [2, 2]",
     "output_shape = [12, 13], strides = [2, 2], output_padding = [1, 1]",
     'output_shape = [13, 13], strides = [2, 2], auto_pad = "SAME_UPPER"',
+    "output_shape = [25, 24], strides = [4, 4]",
 ]
 
 
@@ -98,6 +99,31 @@ def test_transposed_convolutions(attributes: str) -> None:
     returned = run(compile_model(whole), x)
     truth = gradient(whole, x, returned["explained_class"])
     assert_near(returned["attribution"], truth.numpy(), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "why"),
+    [
+        (
+            'auto_pad = "SAME_UPPER"',
+            "with auto_pad=SAME_UPPER and strides beyond its window, of which ONNX and ONNX Runtime make outputs of "
+            "different sizes.\n  Export it with pads instead of auto_pad.",
+        ),
+        (
+            "output_shape = [99, 99]",
+            "with output_shape=[99, 99], which is more than its windows can reach and which ONNX Runtime does not "
+            "run.\n"
+            "  Export it with pads instead of output_shape.",
+        ),
+    ],
+)
+def test_strides_beyond_the_window(attributes: str, why: str) -> None:
+    text = f"""g (float[N,1,3,3] x) => (float[N,1] y) <float[1,1,2,2] w = {{1,2,3,4}}> {{
+        [up] c = ConvTranspose<strides=[3,3], kernel_shape=[2,2], {attributes}>(x, w)
+        p = GlobalAveragePool(c) y = Flatten(p) }}"""
+    with pytest.raises(UnsupportedOp) as caught:
+        compile_model(net(text))
+    assert str(caught.value) == f"there is no derivative for 'ConvTranspose' (node 'up') {why}"
 
 
 def test_a_pad_on_some_axes_names_all_of_them() -> None:
