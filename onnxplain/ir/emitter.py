@@ -23,14 +23,11 @@ from onnxplain.ir.infer import infer
 from onnxplain.ir.model import Model
 from onnxplain.ir.value import Value
 from onnxplain.ir.weights import Array
+from onnxplain.ir.wellformed import FaultyEmission
 
 PREFIX = "onnxplain"
 STORE_UP_TO = 1 << 12
 """Elements. A constant computed while emitting is stored up to this size."""
-
-
-class FaultyEmission(Exception):
-    """ONNX refuses a node that this package made: its fault, unless the file is broken too."""
 
 
 class Emitter:

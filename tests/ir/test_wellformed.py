@@ -6,8 +6,7 @@ import pytest
 from onnx.shape_inference import InferenceError
 
 from onnxplain.errors import BadModel
-from onnxplain.ir.emitter import FaultyEmission
-from onnxplain.ir.wellformed import blaming_the_file
+from onnxplain.ir.wellformed import FaultyEmission, blaming_the_file
 from tests.ir.graphs import Bench
 from tests.running import net
 
