@@ -64,10 +64,11 @@ def write(model: Model, path: Path) -> list[Path]:
         for tensor in constants_inside(proto):
             _restore(model, tensor)
         graph.write_bytes(proto.SerializeToString())
+        _permit(weights, graph)
         # Two files cannot be replaced at once: in between there must be no graph, or it would read the other's data.
         path.unlink(missing_ok=True)
-        _name(weights, data)
-        _name(graph, path)
+        weights.replace(data)
+        graph.replace(path)
     return [path, data]
 
 
@@ -80,7 +81,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     with _part_of(path) as part:
         with part.open("wb") as file:
             yield file
-        _name(part, path)
+        _permit(part)
+        part.replace(path)
 
 
 @contextmanager
@@ -101,9 +103,10 @@ def _part_of(path: Path) -> Iterator[Path]:
         Path(name).unlink(missing_ok=True)
 
 
-def _name(part: Path, path: Path) -> None:
-    os.chmod(part, 0o666 & ~_umask())
-    part.replace(path)
+def _permit(*parts: Path) -> None:
+    """The permissions that other new files get."""
+    for part in parts:
+        os.chmod(part, 0o666 & ~_umask())
 
 
 def _exported(model: Model) -> onnx.ModelProto:
