@@ -211,6 +211,30 @@ def test_a_graph_that_is_told_the_class(folder: Path) -> None:
             2,
             "UsageError: --target input is for programs that feed the class",
         ),
+        (
+            ["model.onnx", "in", "-m", "integrated-gradients", "--baseline", "input"],
+            2,
+            "UsageError: --baseline input is for programs that feed the baseline.\n"
+            "  Name one: --baseline zeros, black, mean, blur, or a .npy file.\n",
+        ),
+        (
+            ["model.onnx", "in", "-m", "smoothgrad", "--noise", "input"],
+            2,
+            "UsageError: --noise input is for programs that feed the noise.\n"
+            "  Leave it out: noise is then drawn in the graph.\n",
+        ),
+        (
+            ["noisy.onnx", "in"],
+            2,
+            "UsageError: noisy.onnx also takes 'baseline', 'noise', and this command feeds pictures alone.\n"
+            "  Run it from Python, where a call takes each by its name: onnxplain.Explainer.\n",
+        ),
+        (
+            ["two.onnx", "in", "--input", "x"],
+            2,
+            "UsageError: two.onnx also takes 'scale', and this command feeds pictures alone.\n"
+            "  Run it from Python, where a call takes each by its name: onnxplain.Explainer.\n",
+        ),
         (["model.onnx", "in", "--colormap", "virdis"], 2, "UsageError: there is no colormap 'virdis'. Did you mean"),
         (["model.onnx", "in", "--alpha", "2"], 2, "UsageError: alpha must lie between 0 and 1, not 2.0."),
         (["model.onnx", "in", "--size", "big"], 2, "UsageError: --size takes a height and width like 224 or 480x640"),
@@ -234,6 +258,11 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(
     monkeypatch.chdir(folder)
     (folder / "empty").mkdir()
     saved(text("g (float[N,4] x) => (float[N,4] y) { y = Relu(x) }"), folder / "rows.onnx")
+    two = """g (float[N,3,8,8] x, float[N,3,8,8] scale) => (float[N,3] y) {
+        s = Mul(x, scale) p = GlobalAveragePool(s) y = Flatten(p) }"""
+    saved(text(two), folder / "two.onnx")
+    settings = {"baseline": "input", "noise": "input", "steps": 2, "samples": 2}
+    onnxplain.compile_file(classifier(), folder / "noisy.onnx", "integrated-gradients,smoothgrad", **settings)
     before = listing(folder)
     result = program("explain", *arguments)
     assert message in result.stderr.removeprefix(ASSUMED)
