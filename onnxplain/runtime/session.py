@@ -22,6 +22,9 @@ CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 CHOICES = {"cuda": CUDA, "cpu": CPU}
 """Short names; "auto" is CUDA where a session really gets it, else the CPU."""
 
+_GPU = '"onnxruntime-gpu[cuda,cudnn]"'
+"""What to install for CUDA: the wheel and the libraries that it needs."""
+
 _FATAL, _ERROR, _WARNING = 4, 3, 2
 """ONNX Runtime's severities of what it logs."""
 
@@ -33,7 +36,7 @@ def runtime() -> Any:
     except ImportError as error:
         raise OnnxplainError(
             f"running a graph needs ONNX Runtime, which cannot be imported ({error}).\n"
-            '  pip install "onnxplain[cpu]", or "onnxplain[gpu]" for CUDA.'
+            f"  pip install onnxruntime, or {_GPU} for CUDA."
         ) from None
     return onnxruntime
 
@@ -118,7 +121,7 @@ def _wanted(ort: Any, providers: str | Sequence[str] | None) -> list[str]:
                 f"there is no execution provider {name!r}. {nearest(name, ['auto', *CHOICES], kind='providers')}"
             )
         if known not in available:
-            hint = '\n  pip uninstall onnxruntime, then pip install "onnxplain[gpu]".' if known == CUDA else ""
+            hint = f"\n  pip uninstall onnxruntime, then pip install {_GPU}." if known == CUDA else ""
             raise ProviderUnavailable(
                 f"{known} was asked for, and the installed ONNX Runtime {ort.__version__} was built without it: "
                 f"it has {', '.join(available)}.{hint}"
@@ -180,7 +183,7 @@ def _fell_back(missing: str, got: Sequence[str]) -> str:
         return f"{said}.\n  What it logged above says which library is missing."
     return (
         f"{said}: there is no CUDA device, or its driver, CUDA or cuDNN cannot be loaded.\n"
-        '  pip install "onnxplain[gpu]" brings the libraries; without such a device use the provider "cpu" or "auto".'
+        f'  pip install {_GPU} brings the libraries; without such a device use the provider "cpu" or "auto".'
     )
 
 

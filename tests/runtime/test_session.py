@@ -72,7 +72,7 @@ def test_cuda_that_was_not_built_in_is_refused() -> None:
     assert str(caught.value) == (
         f"CUDAExecutionProvider was asked for, and the installed ONNX Runtime {onnxruntime.__version__} was built "
         f"without it: it has {', '.join(onnxruntime.get_available_providers())}.\n"
-        '  pip uninstall onnxruntime, then pip install "onnxplain[gpu]".'
+        '  pip uninstall onnxruntime, then pip install "onnxruntime-gpu[cuda,cudnn]".'
     )
 
 
@@ -86,8 +86,8 @@ def test_a_silent_fall_back_to_the_cpu_is_refused(
         assert str(caught.value) == (
             "CUDAExecutionProvider was asked for, and ONNX Runtime fell back to CPUExecutionProvider: there is no CUDA "
             "device, or its driver, CUDA or cuDNN cannot be loaded.\n"
-            '  pip install "onnxplain[gpu]" brings the libraries; without such a device use the provider "cpu" or '
-            '"auto".'
+            '  pip install "onnxruntime-gpu[cuda,cudnn]" brings the libraries; without such a device use the provider '
+            '"cpu" or "auto".'
         )
     assert capfd.readouterr() == ("", "")
 
@@ -130,7 +130,7 @@ def test_without_onnx_runtime_it_says_what_to_install(monkeypatch: pytest.Monkey
     with pytest.raises(OnnxplainError) as caught:
         open_session(classifier())
     assert "running a graph needs ONNX Runtime" in str(caught.value)
-    assert 'pip install "onnxplain[cpu]", or "onnxplain[gpu]" for CUDA.' in str(caught.value)
+    assert 'pip install onnxruntime, or "onnxruntime-gpu[cuda,cudnn]" for CUDA.' in str(caught.value)
 
 
 def test_files_that_are_no_models_are_refused(tmp_path: Path) -> None:
