@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
-from onnxplain.errors import BadModel
+from onnxplain.errors import BadModel, UsageError
 from onnxplain.ir.domains import plain_domains
 from onnxplain.ir.order import order
 from onnxplain.ir.sparse import without_sparse
@@ -58,7 +59,7 @@ def load(model: str | Path | onnx.ModelProto) -> Source:
                 "  Save it with external data and pass the path instead."
             ) from None
         return _source(proto, WeightStore(), sha256=digest, name="the given ModelProto")
-    path = Path(model)
+    path = model_path(model)
     digest = _digest(path)
     try:
         raw, kept = skim(path, DETACH_ABOVE, STUB)
@@ -76,6 +77,14 @@ def load(model: str | Path | onnx.ModelProto) -> Source:
     weights = WeightStore(path.parent)
     weights.leave(proto, path, kept)
     return _source(proto, weights, sha256=digest, name=path.name)
+
+
+def model_path(model: object) -> Path:
+    """The path that was given for a model. Raises: UsageError for what is none."""
+    if isinstance(model, (str, os.PathLike)):
+        return Path(model)
+    hint = "\n  Bytes become one by onnx.load_model_from_string." if isinstance(model, (bytes, bytearray)) else ""
+    raise UsageError(f"the model must be a path or an onnx.ModelProto, not of type {type(model).__name__}.{hint}")
 
 
 def _digest(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from onnxplain.interface import Metadata
 from onnxplain.ir.layout import Layout
 from onnxplain.runtime.feeds import Array, Port, batched, fitted, ports
 from onnxplain.runtime.portions import in_portions
-from onnxplain.runtime.session import open_session, provider_of, reason
+from onnxplain.runtime.session import Providers, open_session, provider_of, reason
 
 
 class Explainer:
@@ -29,11 +29,11 @@ class Explainer:
 
     model:     what `compile_model` returned, or the path of what `compile_file` wrote.
     providers: "auto" (CUDA where a session really gets it, else the CPU), which None is too; "cuda", "cpu", or ONNX
-               Runtime's own names. One that is named must be there.
+               Runtime's own names, each alone or as (name, options). One that is named must be there.
     threads:   for one operator on the CPU; ONNX Runtime's choice by default.
     use_tf32:  whether CUDA may round float32 operands to TF32; ONNX Runtime's default, which is yes, if not said.
     cuda:      other options of ONNX Runtime's CUDA provider, such as prefer_nhwc.
-    options:   an onnxruntime.SessionOptions to start from.
+    options:   an onnxruntime.SessionOptions to start from; it stays as it is.
 
     Raises: UsageError if the graph was not compiled by onnxplain; ProviderUnavailable; BadModel.
     """
@@ -41,7 +41,7 @@ class Explainer:
     def __init__(
         self,
         model: str | Path | onnx.ModelProto,
-        providers: str | Sequence[str] | None = None,
+        providers: Providers = None,
         *,
         threads: int | None = None,
         use_tf32: bool | None = None,
