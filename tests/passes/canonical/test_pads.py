@@ -164,12 +164,44 @@ def test_a_last_window_that_runtimes_leave_out_is_left_out_by_the_pads(
     [
         "MaxPool<kernel_shape=[3,3], strides=[2,2], ceil_mode=1>",  # every window starts in the input
         "MaxPool<kernel_shape=[2,2], strides=[2,2], pads=[1,1,1,1]>",
-        "AveragePool<kernel_shape=[2,2], strides=[2,2], pads=[1,1,1,1], ceil_mode=1, count_include_pad=1>",
+        "AveragePool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1], ceil_mode=1, count_include_pad=1>",
     ],
 )
 def test_other_pools_keep_their_pads(pool: str) -> None:
     model = typed(f"g (float[N,3,7,7] x) => (float[N,3,h,w] p) {{ p = {pool}(x) }}")
     assert refusals(model, ExplicitPads()) == (0, ())
+
+
+@pytest.mark.parametrize("method", ["gradient", "integrated-gradients"])
+@pytest.mark.parametrize(
+    ("sides", "attributes", "pads", "ceil"),
+    [
+        ((7, 7), "kernel_shape=[2,2], strides=[2,2], pads=[1,1,1,1]", [1, 1, 0, 0], 0),
+        ((8, 8), "kernel_shape=[2,2], strides=[2,2], pads=[0,0,1,1]", [0, 0, 0, 0], 0),
+        # The first axis loses its last window, and along the second one reaches beyond the pads, which is not counted.
+        ((7, 8), "kernel_shape=[2,3], strides=[2,3], pads=[1,0,1,0]", [1, 0, 0, 0], 1),
+        # What is cut off is read by no window.
+        ((8, 7), "kernel_shape=[1,4], strides=[3,2], pads=[0,2,0,2]", [0, 2, 0, 2], 1),
+    ],
+)
+def test_a_mean_that_counts_pads_keeps_its_counts(
+    sides: tuple[int, int], attributes: str, pads: list[int], ceil: int, method: str
+) -> None:
+    text = f"""g (float[N,1,{sides[0]},{sides[1]}] x) => (float[N,1] y) {{
+        p = AveragePool<{attributes}, ceil_mode=1, count_include_pad=1>(x)
+        d = Add(p, p) r = Relu(d) q = Mul(r, r) m = GlobalAveragePool(q) y = Flatten(m) }}"""
+    model = typed(text)
+    assert refusals(model, ExplicitPads())[0] == 1
+    assert (node(model, "p").attrs["pads"], node(model, "p").attrs.get("ceil_mode", 0)) == (pads, ceil)
+    assert_unchanged(model, text, [(2, 1, *sides)])
+    x = np.random.default_rng(0).standard_normal((2, 1, *sides)).astype(np.float32)
+    found = run(compile_model(net(text), method, target=0, **({} if method == "gradient" else {"steps": 2})), x)
+    for i in range(8):
+        moved = x.copy()
+        moved[:, 0, i % sides[0], (3 * i) % sides[1]] += 1e-2
+        slope = (run(net(text), moved)["y"] - found["y"])[:, 0] / 1e-2
+        if method == "gradient":
+            np.testing.assert_allclose(found["attribution"][:, 0, i % sides[0], (3 * i) % sides[1]], slope, atol=2e-3)
 
 
 def test_what_adds_to_such_a_pool_still_loads_in_an_older_opset() -> None:
