@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,8 @@ def compile_file(model: ModelLike, path: str | Path, method: str = "gradient", *
     Returns: the files written.
     Raises:  OnnxplainError, whose message says what to do.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise UsageError(f"path must be where to write, a text or a Path, not {path!r}.")
     return write(explained(model, _request(method, options)), Path(path))
 
 
@@ -219,8 +223,28 @@ def finish(
     opened.subject.notes.model.update(metadata.entries())
 
 
+_WANTED: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "method": (str, "a name, or several in one text separated by commas ('gradient,grad-cam')"),
+    "target": ((str, Integral), "'top1', 'topk:K', 'input', or the index of a class"),
+    "input": (str, "the name of an input"),
+    "output": (str, "the name of an output"),
+    "output_index": (Integral, "the number of an output"),
+    "at": (str, "a text: the place to explain ('12,40'), or 'mean'"),
+    "class_axis": (Integral, "the number of an axis"),
+    "layout": (str, "'auto', 'channels-first' or 'channels-last'"),
+    "runtime": (str, "'portable', 'cpu' or 'cuda'"),
+    "diagnostics": (bool, "True or False"),
+    "parameters": (Mapping, "a dict of the method's parameters"),
+}
+"""What the arguments of `compile_model` are, and that in words; what is None was not given."""
+
+
 def _request(method: str, options: dict[str, Any]) -> Request:
     fields = {name: options.pop(name) for name in list(options) if name in Request.__dataclass_fields__}
+    for name, (kinds, wanted) in _WANTED.items():
+        given = method if name == "method" else fields.get(name)
+        if not isinstance(given, kinds) and (name == "method" or given is not None):
+            raise UsageError(f"{name} must be {wanted}, not {given!r}.")
     if fields.get("preprocess") is not None:
         fields["preprocess"] = Preprocess.of(fields["preprocess"]).to_dict()
     parameters = {**fields.pop("parameters", {}), **options}

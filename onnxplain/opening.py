@@ -12,7 +12,8 @@ from onnxplain import interface
 from onnxplain.errors import UsageError
 from onnxplain.interface import Metadata, Names
 from onnxplain.ir.builder import Builder
-from onnxplain.ir.layout import Layout, layout_of
+from onnxplain.ir.emitter import tensor_names
+from onnxplain.ir.layout import Layout, layout_of, refuse_other_count
 from onnxplain.ir.model import Model
 from onnxplain.ir.value import Dim, Value
 from onnxplain.passes.canonical.inputs import select_input
@@ -97,6 +98,8 @@ def open_model(subject: Model, request: Request) -> Opened:
     g = Builder(subject)
     x = g.wrap(select_input(subject, request.input))
     layout = layout_of(x.tensor, request.layout)
+    for name in ("mean", "std"):
+        refuse_other_count(f"preprocess: {name}", np.size((request.preprocess or {}).get(name, 0)), x.tensor, layout)
     output = select_output(subject, request.output, request.output_index)
     found = scores_of(output)
     scores = g.wrap(found.tensor)
@@ -105,7 +108,7 @@ def open_model(subject: Model, request: Request) -> Opened:
     if scores.rank < 2 or place.axis != 1 or place.at is not None:
         # What is explained is then a part of the scores: the walk starts behind what selects it.
         forward = trace(g, list(subject.graph.nodes), x, logits)
-    names = Names.beside(subject.graph.tensors())
+    names = Names.beside(tensor_names(subject.graph))
     return Opened(
         subject,
         g,
@@ -151,9 +154,9 @@ def select(opened: Opened, target: str | int) -> Selection:
     if asked == "input":
         classes = opened.run_time_input(interface.TARGET, np.dtype(np.int64), [logits.shape[0]])
         return Selection([targets.given(g, logits, classes)])
-    kind, _, number = asked.rpartition(":")
-    if kind in ("", "topk") and number.isdecimal() and (not kind or int(number) > 0):
-        if kind:
-            return Selection(targets.top(g, logits, int(number)), ranked=True)
-        return Selection([targets.fixed(g, logits, int(number))])
+    if asked.isdecimal():
+        return Selection([targets.fixed(g, logits, int(asked))])
+    count = asked.removeprefix("topk:")
+    if count != asked and count.isdecimal() and int(count) > 0:
+        return Selection(targets.top(g, logits, int(count)), ranked=True)
     raise UsageError(f"target {asked!r} is none of: top1, topk:K, input, or a class index from 0.")

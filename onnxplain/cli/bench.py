@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -39,8 +39,7 @@ def bench_command(
     from onnxplain.runtime.measure import compare, forward_of
 
     Explainer(explained, provider)  # says what is wrong with the file before anything is measured
-    with tempfile.TemporaryDirectory() as folder:
-        model = against or forward_of(explained, Path(folder))
+    with forward_of(explained) if against is None else nullcontext(against) as model:
         found = [
             compare(model, explained, provider=provider, batch=n, runs=runs, turns=turns, threads=threads)
             for n in batch or [1]

@@ -67,7 +67,7 @@ def compile_command(
         diagnostics=diagnostics,
         runtime=runtime,
     )
-    path = destination(model, out, method)
+    path = destination(model, out, request.method)
     result = explained(model, request)
     written = write(result, path)
     _tell(written, request, Metadata.read(result.notes.model), time.perf_counter() - began)

@@ -16,7 +16,7 @@ from onnxplain.cli import options as o
 from onnxplain.cli import report
 from onnxplain.compiler import compile_model
 from onnxplain.errors import OnnxplainError, UsageError
-from onnxplain.interface import TARGET, Metadata
+from onnxplain.interface import BASELINE, NOISE, TARGET, Metadata
 from onnxplain.ir.load import load
 from onnxplain.opening import Request
 
@@ -27,14 +27,24 @@ if TYPE_CHECKING:
 
 DEFAULT_METHOD = "gradient"
 
+_INSTEAD = {
+    BASELINE: "Name one: --baseline zeros, black, mean, blur, or a .npy file",
+    NOISE: "Leave it out: noise is then drawn in the graph",
+}
+
 
 def explain_command(
     model: Annotated[Path, typer.Argument(help="An explained model, or a trained one.", show_default=False)],
     images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.", show_default=False)],
     out: Annotated[Path, typer.Option("-o", "--out", help="The folder to write to.")] = Path("explanations"),
     method: Annotated[
-        str | None,
-        typer.Option("--method", "-m", metavar="NAME[,NAME]", help="For a trained model; gradient by default."),
+        list[str] | None,
+        typer.Option(
+            "--method",
+            "-m",
+            metavar="NAME[,NAME]",
+            help="For a trained model; gradient by default. May be repeated.",
+        ),
     ] = None,
     target: o.Target = None,
     input: o.Input = None,
@@ -72,16 +82,16 @@ def explain_command(
     from onnxplain.runtime.images import PictureInput, find, read
     from onnxplain.runtime.overlay import check_alpha, check_colormap
     from onnxplain.runtime.preprocess import Preprocess
-    from onnxplain.runtime.results import Results, read_labels
+    from onnxplain.runtime.results import Results, labels_by_class, read_labels
 
     check_colormap(colormap)
     check_alpha(alpha)
-    names = read_labels(labels) if labels is not None else {}
+    named = None if labels is None else read_labels(labels)
     asked = o.preprocess(preprocess, scale, mean, std, order, resize)
     files = find(images)
     sugar = {"layer": layer, "baseline": baseline, "noise": noise, "composite": composite}
     request = o.request(
-        method or DEFAULT_METHOD,
+        method or [DEFAULT_METHOD],
         target=target,
         input=input,
         output=output,
@@ -93,15 +103,16 @@ def explain_command(
         sugar=sugar,
         preprocess=asked,
     )
-    explain, each = _opened(model, request, method is None, provider, {"threads": threads, "cuda": o.cuda(cuda)})
+    explain, told = _opened(model, request, not method, provider, {"threads": threads, "cuda": o.cuda(cuda)})
     how = asked or _recorded(explain) or _assumed(Preprocess())
     pictures = PictureInput.of(explain.input, explain.layout, how, o.size(size))
+    names = {} if labels is None or named is None else labels_by_class(named, explain.classes, labels)
     failed = 0
     with Results(out, explain, files, colormap, alpha, names) as results, _progress(files) as shown:
         for path in shown:
             try:
                 sample, seen = pictures.prepare(read(path))
-                records = results.add(path, seen, explain(sample, target=each))
+                records = results.add(path, seen, explain(sample, **told))
             except UsageError:
                 raise
             except OnnxplainError as error:
@@ -118,8 +129,8 @@ def explain_command(
 
 def _opened(
     model: Path, request: Request, unsaid: bool, provider: str, how: dict[str, Any]
-) -> tuple[Explainer, int | None]:
-    """The graph to run and the class to feed it, if it is one that is told the class.
+) -> tuple[Explainer, dict[str, int]]:
+    """The graph to run and what each call is to say beside the picture: the class, if it is one that is told it.
 
     unsaid: whether no method was asked for.
     """
@@ -130,9 +141,12 @@ def _opened(
     if metadata is None:
         if str(request.target) == "input":
             raise UsageError("--target input is for programs that feed the class.\n  Give the class: --target CLASS.")
+        for role, instead in _INSTEAD.items():
+            if request.parameters.get(role) == "input":
+                raise UsageError(f"--{role} input is for programs that feed the {role}.\n  {instead}.")
         options = {f.name: getattr(request, f.name) for f in fields(request) if f.name != "method"}
         options["runtime"] = lowered_for(provider)
-        return Explainer(compile_model(model, request.method, **options), provider, **how), None
+        return _fed_by_pictures(Explainer(compile_model(model, request.method, **options), provider, **how), model), {}
     told = TARGET in metadata.inputs
     standard = Request(method=request.method, target=request.target if told else "top1")
     if replace(request, preprocess=None) != standard or not (unsaid or request.method == metadata.method):
@@ -141,10 +155,23 @@ def _opened(
             "  --method, --target and parameters are for a trained model: give that, or leave them out."
         )
     if not told:
-        return Explainer(model, provider, **how), None
+        return _fed_by_pictures(Explainer(model, provider, **how), model), {}
     if not str(request.target).isdecimal():
         raise UsageError(f"{model.name} is told the class by each run: give it with --target CLASS.")
-    return Explainer(model, provider, **how), int(request.target)
+    explain = _fed_by_pictures(Explainer(model, provider, **how), model)
+    return explain, {explain.argument(TARGET): int(request.target)}
+
+
+def _fed_by_pictures(explain: Explainer, model: Path) -> Explainer:
+    """The graph, if it takes nothing but pictures and the class. Raises: UsageError."""
+    given = [explain.input.name, explain.metadata.inputs.get(TARGET)]
+    others = [name for name in explain.inputs if name not in given]
+    if others:
+        raise UsageError(
+            f"{model.name} also takes {', '.join(map(repr, others))}, and this command feeds pictures alone.\n"
+            "  Run it from Python, where a call takes each by its name: onnxplain.Explainer."
+        )
+    return explain
 
 
 def _recorded(explain: Explainer) -> Preprocess | None:

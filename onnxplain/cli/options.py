@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 _METHOD, _PICTURE = "Method", "Pictures"
 
 Method = Annotated[
-    str,
+    list[str],
     typer.Option(
-        "--method", "-m", metavar="NAME[,NAME]", help="What explains; `onnxplain methods` lists them.",
-        rich_help_panel=_METHOD,
+        "--method", "-m", metavar="NAME[,NAME]",
+        help="What explains; `onnxplain methods` lists them. May be repeated.", rich_help_panel=_METHOD,
     ),
 ]  # fmt: skip
 Target = Annotated[
@@ -158,7 +158,7 @@ Threads = Annotated[int | None, typer.Option("--threads", help="Of the CPU, for 
 
 
 def request(
-    method: str,
+    methods: Sequence[str],
     *,
     target: str | None = None,
     input: str | None = None,
@@ -173,9 +173,12 @@ def request(
     diagnostics: bool = False,
     runtime: str = "portable",
 ) -> Request:
-    """What the options ask for. Raises: UsageError for a parameter that is malformed or given twice."""
+    """What the options ask for. Raises: UsageError for a parameter that is malformed or given twice.
+
+    methods: each one name, or several separated by commas.
+    """
     return Request(
-        method=method,
+        method=",".join(methods),
         target=target or "top1",
         input=input,
         output=output,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import NodeProto
+from onnx.shape_inference import InferenceError
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from onnxplain.ir.evaluate import FOLD_UP_TO, evaluate
@@ -22,6 +23,7 @@ from onnxplain.ir.infer import infer
 from onnxplain.ir.model import Model
 from onnxplain.ir.value import Value
 from onnxplain.ir.weights import Array
+from onnxplain.ir.wellformed import FaultyEmission
 
 PREFIX = "onnxplain"
 STORE_UP_TO = 1 << 12
@@ -42,7 +44,7 @@ class Emitter:
         self._nodes: list[gs.Node] = self.graph.nodes
         self._constants: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
         self._emitted: MutableMapping[object, tuple[gs.Tensor, ...]] = {}
-        self._taken = _names(self.graph)
+        self._taken = tensor_names(self.graph) | _node_names(self.graph)
         for node in self.graph.nodes:
             self.remember(node)
 
@@ -156,7 +158,10 @@ class Emitter:
         if folded is not None:
             _forget_last_reader(node, operands)
             return tuple(self.constant(array).tensor for array in folded)
-        types = infer(node, self.opset, self.model.weights.array, proto)
+        try:
+            types = infer(node, self.opset, self.model.weights.array, proto)
+        except InferenceError as error:
+            raise FaultyEmission(f"{name}: {error}") from error
         for output in node.outputs:
             output.dtype, output.shape = types.get(output.name, (None, None))
         self._nodes.append(node)
@@ -188,15 +193,20 @@ def _forget_last_reader(node: gs.Node, operands: Sequence[gs.Tensor]) -> None:
         list.pop(tensor.outputs)
 
 
-def _names(graph: gs.Graph) -> set[str]:
-    """Every name of a node or tensor in the graph and in the bodies of its loops."""
+def tensor_names(graph: gs.Graph) -> set[str]:
+    """Every name of a tensor in the graph, and in branches and bodies, which ONNX does not let bear it once more."""
     names = {t.name for t in (*graph.inputs, *graph.outputs)}
     for node in graph.nodes:
-        names.add(node.name)
         names.update(t.name for t in (*node.inputs, *node.outputs))
         for body in node.subgraphs():
-            names |= _names(body)
+            names |= tensor_names(body)
     return names
+
+
+def _node_names(graph: gs.Graph) -> set[str]:
+    """Every name of a node in the graph, and in branches and bodies."""
+    names = {node.name for node in graph.nodes}
+    return names.union(*(_node_names(body) for node in graph.nodes for body in node.subgraphs()))
 
 
 def _plain(value: Any) -> Any:

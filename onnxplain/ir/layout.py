@@ -33,6 +33,22 @@ class Layout:
         return "channels-last" if self.channel == self.rank - 1 else "channels-first"
 
 
+def refuse_other_count(what: str, count: int, x: gs.Tensor, layout: Layout) -> None:
+    """Raises: UsageError if there is neither one number for all channels of an input nor one for each.
+
+    what: which numbers, for the message. Where the count of channels is known only at run time any will do.
+    """
+    if layout.channel is None:
+        if count != 1:
+            raise UsageError(f"{what} has {count} numbers, and the input has no channels: one is needed.")
+        return
+    channels = x.shape[layout.channel]
+    if count not in (1, channels) and isinstance(channels, int):
+        raise UsageError(
+            f"{what} has {count} numbers, and the input has {channels} channels: one, or one for each, is needed."
+        )
+
+
 def layout_of(x: gs.Tensor, asked: str = "auto") -> Layout:
     """The layout of a model's input.
 

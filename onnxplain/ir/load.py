@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
-from onnxplain.errors import BadModel
+from onnxplain.errors import BadModel, UsageError
+from onnxplain.ir.domains import plain_domains
 from onnxplain.ir.order import order
+from onnxplain.ir.sparse import without_sparse
 from onnxplain.ir.weights import DETACH_ABOVE, STUB, WeightStore, embed, external_tensors, stored_tensors
 from onnxplain.ir.wellformed import refuse_garbled, refuse_malformed, refuse_untyped
 from onnxplain.ir.wire import NotSkimmed, skim
@@ -56,7 +59,7 @@ def load(model: str | Path | onnx.ModelProto) -> Source:
                 "  Save it with external data and pass the path instead."
             ) from None
         return _source(proto, WeightStore(), sha256=digest, name="the given ModelProto")
-    path = Path(model)
+    path = model_path(model)
     digest = _digest(path)
     try:
         raw, kept = skim(path, DETACH_ABOVE, STUB)
@@ -74,6 +77,14 @@ def load(model: str | Path | onnx.ModelProto) -> Source:
     weights = WeightStore(path.parent)
     weights.leave(proto, path, kept)
     return _source(proto, weights, sha256=digest, name=path.name)
+
+
+def model_path(model: object) -> Path:
+    """The path that was given for a model. Raises: UsageError for what is none."""
+    if isinstance(model, (str, os.PathLike)):
+        return Path(model)
+    hint = "\n  Bytes become one by onnx.load_model_from_string." if isinstance(model, (bytes, bytearray)) else ""
+    raise UsageError(f"the model must be a path or an onnx.ModelProto, not of type {type(model).__name__}.{hint}")
 
 
 def _digest(path: Path) -> str:
@@ -95,6 +106,8 @@ def _source(proto: onnx.ModelProto, weights: WeightStore, *, sha256: str, name: 
             "  Check that the file is an .onnx export and not weights or a checkpoint."
         )
     refuse_garbled(proto, name)
+    plain_domains(proto)
+    without_sparse(proto, name)
     order(proto.graph)
     _refuse_dangling(proto.graph, name)
     for value in (*proto.graph.input, *proto.graph.output):
@@ -122,7 +135,6 @@ def _free_sizes(value: onnx.ValueInfoProto) -> None:
 def _refuse_dangling(graph: onnx.GraphProto, name: str) -> None:
     """Every tensor must come from somewhere before it is used: half of the tools behind this trust it blindly."""
     known = {"", *(v.name for v in graph.input), *(t.name for t in graph.initializer)}
-    known.update(t.values.name for t in graph.sparse_initializer)
     for node in graph.node:
         for used in node.input:
             if used not in known:

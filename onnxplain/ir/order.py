@@ -13,7 +13,7 @@ def order(graph: GraphProto) -> None:
     Nodes of a circle, or that read a tensor from nowhere, stay where they are for `load` to refuse.
     """
     made_by = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
-    reads = [{made_by[name] for name in _read(node) if name in made_by} for node in graph.node]
+    reads = [{made_by[name] for name in read_by(node) if name in made_by} for node in graph.node]
     if all(before < i for i, needed in enumerate(reads) for before in needed):
         return
     placed: dict[int, None] = {}
@@ -33,7 +33,7 @@ def order(graph: GraphProto) -> None:
     graph.node.extend(nodes)
 
 
-def _read(node: NodeProto) -> Iterator[str]:
+def read_by(node: NodeProto) -> Iterator[str]:
     """What a node takes, and what its branches take from outside."""
     yield from node.input
     for attribute in node.attribute:
@@ -43,5 +43,5 @@ def _read(node: NodeProto) -> Iterator[str]:
 def _inside(graphs: Iterable[GraphProto]) -> Iterator[str]:
     for graph in graphs:
         for node in graph.node:
-            yield from _read(node)
+            yield from read_by(node)
         yield from (output.name for output in graph.output)

@@ -48,7 +48,7 @@ def write(model: Model, path: Path) -> list[Path]:
 
     Weights are copied file to file, never held in memory. Everything is written under a temporary name first.
     Returns: the files written.
-    Raises: UsageError if the folder does not exist or cannot be written.
+    Raises: UsageError if that is a folder, or the folder does not exist or cannot be written.
     """
     proto = _exported(model)
     large = model.external or _size(model, proto) > EMBED_UP_TO
@@ -57,33 +57,56 @@ def write(model: Model, path: Path) -> list[Path]:
         with replacing(path) as file:
             _write_whole(model, proto, file)
         return [path]
-    with replacing(data) as weights, replacing(path) as file:
-        for tensor in proto.graph.initializer:
-            _append(model, tensor, weights, data.name)
+    with _part_of(data) as weights, _part_of(path) as graph:
+        with weights.open("wb") as file:
+            for tensor in proto.graph.initializer:
+                _append(model, tensor, file, data.name)
         for tensor in constants_inside(proto):
             _restore(model, tensor)
-        file.write(proto.SerializeToString())
+        graph.write_bytes(proto.SerializeToString())
+        _permit(weights, graph)
+        # Two files cannot be replaced at once: in between there must be no graph, or it would read the other's data.
+        path.unlink(missing_ok=True)
+        weights.replace(data)
+        graph.replace(path)
     return [path, data]
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes its name when it is whole; an interrupted write leaves what was there before."""
+    """A file that takes its name when it is whole; an interrupted write leaves what was there before.
+
+    Raises: UsageError if nothing can be written there.
+    """
+    with _part_of(path) as part:
+        with part.open("wb") as file:
+            yield file
+        _permit(part)
+        part.replace(path)
+
+
+@contextmanager
+def _part_of(path: Path) -> Iterator[Path]:
+    """A new file beside `path`, gone at the end if it was not given a name. Raises: UsageError as `replacing`."""
+    if path.is_dir():
+        raise UsageError(f"cannot write {path}: it is a folder.\n  Name a file inside it.")
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as error:
         raise UsageError(
             f"cannot write {path}: {error.strerror}.\n  Check that the folder exists and is writable."
         ) from None
-    part = Path(name)
+    os.close(handle)
     try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _permit(*parts: Path) -> None:
+    """The permissions that other new files get."""
+    for part in parts:
         os.chmod(part, 0o666 & ~_umask())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def _exported(model: Model) -> onnx.ModelProto:
@@ -188,8 +211,12 @@ def _append(model: Model, tensor: TensorProto, data: BinaryIO, location: str) ->
         _copy(path, offset, length, data)
     elif tensor.ByteSize() <= DETACH_ABOVE and whole is tensor:
         return
+    elif whole.data_type == TensorProto.STRING:  # texts have no form outside of the graph
+        tensor.CopyFrom(whole)
+        return
     else:
-        raw = whole.raw_data or onnx.numpy_helper.to_array(whole).tobytes()
+        # What is stored entry by entry is packed on the way: numbers of four bits are two in a byte.
+        raw = whole.raw_data or onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(whole)).raw_data
         start = _aligned(data)
         data.write(raw)
     end = data.tell()

@@ -214,4 +214,6 @@ def bytes_of(tensor: TensorProto) -> int:
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
     if tensor.data_type in (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1):
         return (count + 1) // 2
+    if tensor.data_type in (TensorProto.INT2, TensorProto.UINT2):
+        return (count + 3) // 4
     return count * dtype.itemsize

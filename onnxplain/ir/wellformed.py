@@ -8,12 +8,17 @@ from contextlib import contextmanager
 
 import onnx
 from google.protobuf.message import Message
-from onnx import checker, helper, shape_inference
+from onnx import checker, helper
+from onnx.shape_inference import InferenceError
 
 from onnxplain.errors import BadModel, OnnxplainError
 from onnxplain.ir.weights import bytes_of, is_stub, length_of
 
-_BY_ONNX = (checker.ValidationError, shape_inference.InferenceError)
+_BY_ONNX = (checker.ValidationError, InferenceError)
+
+
+class FaultyEmission(InferenceError):
+    """ONNX refuses a node that this package made: its fault, unless the file is broken too."""
 
 
 @contextmanager
@@ -28,7 +33,8 @@ def blaming_the_file(model: onnx.ModelProto, name: str) -> Iterator[None]:
     except OnnxplainError:
         raise
     except Exception as error:
-        fault = fault_of(model) or (_first_line(error) if isinstance(error, _BY_ONNX) else None)
+        of_the_file = isinstance(error, _BY_ONNX) and not isinstance(error, FaultyEmission)
+        fault = fault_of(model) or (_first_line(error) if of_the_file else None)
         if fault is None:
             raise
         raise BadModel(

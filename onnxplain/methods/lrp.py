@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxplain.errors import UsageError
+from onnxplain.ir.layout import refuse_other_count
 from onnxplain.ir.model import Model
 from onnxplain.ir.site import Rule
 from onnxplain.ir.value import Value
@@ -118,10 +119,9 @@ def _level(study: Study, name: str, asked: str, pixel: float) -> Array:
             level = np.asarray([float(part) for part in str(asked).split(",")])
         except ValueError:
             raise UsageError(f"{name}={asked!r} is not a number, nor numbers separated by commas.") from None
-    channel = study.layout.channel
-    channels = study.x.shape[channel] if channel is not None else 1
-    if level.size not in (1, channels):
-        raise UsageError(f"{name} has {level.size} numbers, and the input has {channels} channels.")
+        if not np.isfinite(level).all():
+            raise UsageError(f"{name}={asked!r} must be finite.")
+    refuse_other_count(name, level.size, study.x.tensor, study.layout)
     return level
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -57,6 +58,8 @@ class Parameter:
         if self.choices and converted not in self.choices:
             raise UsageError(f"{where} cannot be {value!r}. {nearest(str(value), self.choices, kind='choices')}")
         wrong = self.check(converted) if self.check else None
+        if wrong is None and self.kind is float and not math.isfinite(converted):
+            wrong = "must be finite"
         if wrong:
             raise UsageError(f"{where} {wrong}, not {value!r}.\n  {self.help}")
         return converted

@@ -123,10 +123,11 @@ def _chunk(study: Study, settings: Settings, n: int) -> int:
     asked = settings["chunk"] or _fitting(study, construction_of(study, settings), n)
     if asked > n:
         raise UsageError(f"chunk={asked} is larger than the {n} inputs there are.\n  Choose a chunk from 1 to {n}.")
-    if asked > 1 and not study.stacks(asked):
+    why = study.unstackable(asked)
+    if why is not None:
         raise UsageError(
-            f"chunk={asked} needs a model that takes several inputs at once, and this one is fixed to a batch of "
-            f"{study.x.shape[0]}.\n  Leave chunk at 1, or export the model with a dynamic batch."
+            f"chunk={asked} needs a model that takes several batches at once, each sample by itself, and of this one "
+            f"that is not sure: {why}.\n  Leave chunk at 1."
         )
     return int(asked)
 
@@ -134,7 +135,7 @@ def _chunk(study: Study, settings: Settings, n: int) -> int:
 def _fitting(study: Study, construction: str, n: int) -> int:
     """One at a time in a loop, several in repeated nodes, where the model takes them."""
     several = min(n, _REPEATED)
-    return several if construction == "unroll" and study.stacks(several) else 1
+    return several if construction == "unroll" and study.unstackable(several) is None else 1
 
 
 def _composite_of_base(settings: Settings) -> Composite:

@@ -20,7 +20,7 @@ from onnxplain.passes.explain.diagnostics import Ledger
 from onnxplain.passes.explain.tap import Tap, find_tap
 from onnxplain.passes.explain.target import Target
 from onnxplain.passes.explain.trace import Trace
-from onnxplain.passes.explain.twin import BASELINE, BOUND, PATH, Twin, broadcasts, stacks, twin, value_at
+from onnxplain.passes.explain.twin import BASELINE, BOUND, PATH, Twin, broadcasts, twin, unstackable, value_at
 from onnxplain.passes.optimise import signs
 from onnxplain.rules.composite import DERIVATIVE, Composite
 
@@ -126,9 +126,9 @@ class Study:
         """An input of the compiled graph beside the model's own, of the explained input's type."""
         return self.inputs(role, self.x.dtype, shape)
 
-    def stacks(self, times: int) -> bool:
-        """Whether the model takes `times` batches at once."""
-        return stacks(self.g, self.trace, times)
+    def unstackable(self, times: int) -> str | None:
+        """Why the model does not take `times` batches at once; None where it does."""
+        return unstackable(self.g, self.trace, times)
 
     def along(self, points: Value, attribute: Callable[[Study], Value]) -> Value:
         """An attribution at other inputs, of the class explained here.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from onnxplain import interface
 from onnxplain.errors import OnnxplainError, UsageError, nearest
 from onnxplain.interface import Metadata
 from onnxplain.ir.layout import Layout
-from onnxplain.runtime.feeds import Array, Port, batched, cut, fitted, ports
-from onnxplain.runtime.session import open_session, provider_of, reason
+from onnxplain.runtime.feeds import Array, Port, batched, fitted, ports
+from onnxplain.runtime.portions import in_portions
+from onnxplain.runtime.session import Providers, open_session, provider_of, reason
 
 
 class Explainer:
@@ -28,11 +29,11 @@ class Explainer:
 
     model:     what `compile_model` returned, or the path of what `compile_file` wrote.
     providers: "auto" (CUDA where a session really gets it, else the CPU), which None is too; "cuda", "cpu", or ONNX
-               Runtime's own names. One that is named must be there.
+               Runtime's own names, each alone or as (name, options). One that is named must be there.
     threads:   for one operator on the CPU; ONNX Runtime's choice by default.
     use_tf32:  whether CUDA may round float32 operands to TF32; ONNX Runtime's default, which is yes, if not said.
     cuda:      other options of ONNX Runtime's CUDA provider, such as prefer_nhwc.
-    options:   an onnxruntime.SessionOptions to start from.
+    options:   an onnxruntime.SessionOptions to start from; it stays as it is.
 
     Raises: UsageError if the graph was not compiled by onnxplain; ProviderUnavailable; BadModel.
     """
@@ -40,7 +41,7 @@ class Explainer:
     def __init__(
         self,
         model: str | Path | onnx.ModelProto,
-        providers: str | Sequence[str] | None = None,
+        providers: Providers = None,
         *,
         threads: int | None = None,
         use_tf32: bool | None = None,
@@ -93,9 +94,14 @@ class Explainer:
         """What it runs on: "cuda", "cpu" or ONNX Runtime's name of another provider."""
         return provider_of(self.session)
 
+    def argument(self, role: str) -> str:
+        """Under which name a call takes the input in that role: the role's own, unless the model has such an input."""
+        return role if role not in self._further() else self.metadata.inputs[role]
+
     def __call__(
         self,
         images: ArrayLike,
+        /,
         target: ArrayLike | None = None,
         baseline: ArrayLike | None = None,
         noise: ArrayLike | None = None,
@@ -107,7 +113,8 @@ class Explainer:
         target:   the class of each sample, or one for all; only for graphs compiled with target "input".
         baseline: batch 1 or N; only for graphs compiled with a baseline input.
         noise:    only for graphs compiled with a noise input.
-        inputs:   the model's other inputs, by name.
+        inputs:   the model's other inputs, by name. Where the model itself has an input target, baseline or noise, that
+                  name is the model's, and the explanation's is what `argument` says.
 
         Returns: the model's own outputs by name, and the explanation by role ("attribution", "heatmap",
                  "explained_class", ...), all with the batch axis.
@@ -115,13 +122,18 @@ class Explainer:
         """
         x = batched(self.input, np.asarray(images))
         count = len(x)
+        given = {interface.TARGET: target, interface.BASELINE: baseline, interface.NOISE: noise, **inputs}
         feeds = {self.input.name: x}
-        given = {interface.TARGET: target, interface.BASELINE: baseline, interface.NOISE: noise}
-        for role, value in given.items():
-            name = self._input_for(role, value)
+        for role in (interface.TARGET, interface.BASELINE, interface.NOISE):
+            if role in self._further():
+                role_given = given.pop(self.metadata.inputs.get(role, ""), None)
+            else:
+                role_given = given.pop(role)
+            name = self._input_for(role, role_given)
             if name is not None:
-                feeds[name] = self._extra(role, self.inputs[name], np.asarray(value), count)
-        for name, array in self._others(inputs).items():
+                feeds[name] = self._extra(role, self.inputs[name], np.asarray(role_given), count)
+        others = {name: value for name, value in given.items() if value is not None}
+        for name, array in self._others(others).items():
             feeds[name] = fitted(self.inputs[name], array, count)
         missing = [name for name in self.inputs if name not in feeds]
         if missing:
@@ -137,7 +149,9 @@ class Explainer:
                 f"target {self.metadata.parameters.get('target')!r}.\n  Compile it with {_compiling(role)}."
             )
         if name is not None and value is None:
-            raise UsageError(f"the graph was compiled with {_compiling(role)}: pass {role}= with the images.")
+            raise UsageError(
+                f"the graph was compiled with {_compiling(role)}: pass {self.argument(role)}= with the images."
+            )
         return name
 
     def _extra(self, role: str, port: Port, value: Array, count: int) -> Array:
@@ -172,8 +186,12 @@ class Explainer:
                 raise UsageError(f"class {index} is out of range: {known}.")
         return np.ascontiguousarray(targets)
 
+    def _further(self) -> list[str]:
+        """The model's own inputs beside the explained one."""
+        return [name for name in self.inputs if name not in self.metadata.inputs.values()]
+
     def _others(self, inputs: Mapping[str, ArrayLike]) -> dict[str, Array]:
-        own = [name for name in self.inputs if name not in self.metadata.inputs.values()]
+        own = self._further()
         for name in inputs:
             if name not in own:
                 raise UsageError(
@@ -182,20 +200,13 @@ class Explainer:
         return {name: np.asarray(value) for name, value in inputs.items()}
 
     def _run(self, feeds: Mapping[str, Array], count: int) -> dict[str, Array]:
-        """Run, in portions where the model's batch is fixed; the last is filled up with its last sample."""
+        """Run, in portions where the model's batch is fixed."""
         fixed = self.input.shape[0]
-        size = fixed if isinstance(fixed, int) else count
-        if size == count:
-            return dict(zip(self.outputs, self._once(feeds), strict=True))
+        if not isinstance(fixed, int) or fixed == count:
+            return self._once(feeds)
         axes = {name: self._batch_axis(name, array, count) for name, array in feeds.items()}
-        portions = []
-        for start in range(0, count, size):
-            rows = np.minimum(np.arange(start, start + size), count - 1)
-            portions.append(self._once({name: cut(array, axes[name], rows) for name, array in feeds.items()}))
-        joined = [np.concatenate([np.atleast_1d(a) for a in arrays]) for arrays in zip(*portions, strict=True)]
-        whole = len(portions) * size
-        kept = [array[:count] if len(array) == whole else array for array in joined]
-        return dict(zip(self.outputs, kept, strict=True))
+        explanation = set(map(self.key, self.metadata.outputs))
+        return in_portions(self._once, feeds, axes, count=count, size=fixed, each=explanation)
 
     def _batch_axis(self, name: str, array: Array, count: int) -> int | None:
         """The axis along which an input holds the samples; None where it holds one thing for all of them."""
@@ -205,15 +216,15 @@ class Explainer:
             return None
         return axis if array.ndim > axis and array.shape[axis] == count else None
 
-    def _once(self, feeds: Mapping[str, Array]) -> list[Array]:
+    def _once(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         try:
-            results: list[Array] = self.session.run(list(self.outputs.values()), dict(feeds))
+            results = self.session.run(list(self.outputs.values()), dict(feeds))
         except Exception as error:  # ONNX Runtime's errors have no common base but this one
             shape = "x".join(map(str, feeds[self.input.name].shape))
             raise OnnxplainError(
                 f"ONNX Runtime could not run the graph on {shape} values of {self.input.name!r}: {reason(error)}"
             ) from None
-        return results
+        return dict(zip(self.outputs, results, strict=True))
 
 
 def _compiling(role: str) -> str:

@@ -7,10 +7,13 @@ runs in a fresh process, the two take turns, and what is reported are medians ov
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -19,9 +22,11 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxplain.errors import OnnxplainError
+from onnxplain.errors import OnnxplainError, UsageError
+from onnxplain.ir.order import read_by
+from onnxplain.ir.weights import external_tensors
 from onnxplain.runtime.feeds import ports
-from onnxplain.runtime.session import open_session
+from onnxplain.runtime.session import open_session, reason
 
 SIDE = 224
 _WARM_UP = 2
@@ -85,24 +90,31 @@ def compare(
 
 
 def measure(job: Job) -> Cost:
-    """Run a job in a process of its own. Raises: OnnxplainError with what that process said."""
+    """Run a job in a process of its own. Raises: OnnxplainError with the whole of what that process said."""
     command = [sys.executable, "-m", "onnxplain.runtime.measure", json.dumps(asdict(job))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        raise OnnxplainError(f"measuring {Path(job.model).name} failed: {lines[-1] if lines else 'no reason given'}")
+        said = done.stderr.strip() or f"its process ended with status {done.returncode} and said nothing"
+        raise OnnxplainError(f"measuring {Path(job.model).name} failed: {said}")
     return Cost(**json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def forward_of(explained: Path, folder: Path) -> Path:
-    """The forward pass alone, cut out of an explained model: what computes the model's own outputs."""
+@contextmanager
+def forward_of(explained: Path) -> Iterator[Path]:
+    """The forward pass alone, cut out of an explained model: what computes the model's own outputs.
+
+    It is a file that is there while the context is: beside the explained model where that has weights in a data file,
+    since runtimes read those from the model's own folder alone.
+
+    Raises: UsageError if nothing can be written there.
+    """
     model = onnx.load(explained, load_external_data=False)
     names = json.loads(next(p.value for p in model.metadata_props if p.key == "onnxplain.outputs")).values()
     outputs = [o for o in model.graph.output if o.name not in names]
     needed, kept = {o.name for o in outputs}, []
     for node in reversed(model.graph.node):
         if needed & set(node.output):
-            needed.update(node.input)
+            needed.update(read_by(node))
             kept.append(node)
     for field, values in (("node", kept[::-1]), ("output", outputs)):
         model.graph.ClearField(field)
@@ -110,9 +122,21 @@ def forward_of(explained: Path, folder: Path) -> Path:
     inputs = [i for i in model.graph.input if i.name in needed]
     model.graph.ClearField("input")
     model.graph.input.extend(inputs)
-    path = explained.with_name(f".{explained.name}.forward") if model.ByteSize() > 1 << 30 else folder / "forward.onnx"
-    path.write_bytes(model.SerializeToString())
-    return path
+    beside = explained.parent if any(external_tensors(model)) else None
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{explained.name}.", suffix=".forward", dir=beside)
+    except OSError as error:
+        raise UsageError(
+            f"the forward pass of {explained.name} has its weights in a data file and must lie beside it, where "
+            f"nothing can be written: {error.strerror}.\n"
+            "  Give the model that it was compiled from with --against."
+        ) from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(model.SerializeToString())
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def random_feeds(session: Any, batch: int, seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
@@ -171,4 +195,9 @@ def _work(job: Job) -> Cost:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(_work(Job(**json.loads(sys.argv[1]))))))
+    try:
+        print(json.dumps(asdict(_work(Job(**json.loads(sys.argv[1]))))))
+    except OnnxplainError as error:
+        sys.exit(str(error))
+    except Exception as error:  # ONNX Runtime's errors have no common base but this one
+        sys.exit(reason(error))

@@ -47,6 +47,8 @@ class Preprocess:
         """By name, or from the entries of a dict. Raises: UsageError."""
         if isinstance(asked, Preprocess):
             return asked
+        if not isinstance(asked, (str, Mapping)):
+            raise UsageError(f"preprocess must be a name such as 'imagenet', a dict or a Preprocess, not {asked!r}.")
         return Preprocess.named(asked) if isinstance(asked, str) else Preprocess.from_dict(asked)
 
     @staticmethod

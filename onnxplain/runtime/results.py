@@ -118,22 +118,42 @@ class Results:
         return stem
 
 
-def read_labels(path: str | Path) -> dict[int, str]:
+def read_labels(path: str | Path) -> list[str] | dict[int, str]:
     """Names of classes: a text file with one in each line, or JSON, a list or {"0": name, ...}. Raises: UsageError."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix.lower() != ".json":
-            return dict(enumerate(line.strip() for line in text.splitlines()))
+            return [line.strip() for line in text.rstrip().splitlines()]
         entries = json.loads(text)
-        pairs = entries.items() if isinstance(entries, dict) else enumerate(entries)
-        return {int(index): str(label) for index, label in pairs}
+        if isinstance(entries, dict):
+            return {int(index): str(label) for index, label in entries.items()}
+        return [str(label) for label in entries]
     except OSError as error:
         raise UsageError(f"labels cannot be read from {path}: {error.strerror}.") from None
     except (ValueError, TypeError):
         raise UsageError(
             f"{path} does not hold labels: one in each line, or JSON, a list or an object of indices."
         ) from None
+
+
+def labels_by_class(names: list[str] | dict[int, str], classes: int | None, path: Path) -> dict[int, str]:
+    """The names by class. One name too many, such as that of a background, would shift all others.
+
+    Raises: UsageError if they are not of these classes.
+    """
+    if isinstance(names, list):
+        if classes not in (None, len(names)):
+            raise UsageError(
+                f"{path} has {len(names)} labels, and the model has {classes} classes.\n"
+                "  Give one for each class, in their order, or a JSON object by index for some of them."
+            )
+        return dict(enumerate(names))
+    for index in names:
+        if index < 0 or (classes is not None and index >= classes):
+            known = "classes count from 0" if classes is None else f"the model's classes are 0 to {classes - 1}"
+            raise UsageError(f"{path} has a label for class {index}: {known}.")
+    return names
 
 
 def _number(value: Any) -> float | None:

@@ -17,10 +17,18 @@ import onnx
 from google.protobuf.message import EncodeError
 
 from onnxplain.errors import BadModel, OnnxplainError, ProviderUnavailable, UsageError, nearest
+from onnxplain.ir.load import model_path
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 CHOICES = {"cuda": CUDA, "cpu": CPU}
 """Short names; "auto" is CUDA where a session really gets it, else the CPU."""
+
+Providers = str | Sequence[str | tuple[str, Mapping[str, Any]]] | None
+
+_PROVIDERS = "providers must be a name, or a list of names or of (name, options)"
+
+_GPU = '"onnxruntime-gpu[cuda,cudnn]"'
+"""What to install for CUDA: the wheel and the libraries that it needs."""
 
 _FATAL, _ERROR, _WARNING = 4, 3, 2
 """ONNX Runtime's severities of what it logs."""
@@ -33,14 +41,14 @@ def runtime() -> Any:
     except ImportError as error:
         raise OnnxplainError(
             f"running a graph needs ONNX Runtime, which cannot be imported ({error}).\n"
-            '  pip install "onnxplain[cpu]", or "onnxplain[gpu]" for CUDA.'
+            f"  pip install onnxruntime, or {_GPU} for CUDA."
         ) from None
     return onnxruntime
 
 
 def open_session(
     model: str | Path | onnx.ModelProto,
-    providers: str | Sequence[str] | None = None,
+    providers: Providers = None,
     *,
     threads: int | None = None,
     use_tf32: bool | None = None,
@@ -49,13 +57,13 @@ def open_session(
 ) -> Any:
     """Load a model into ONNX Runtime.
 
-    providers: "auto" (also None), "cuda", "cpu", or ONNX Runtime's own names in order of preference. Every one that
-               is named must be there.
+    providers: "auto" (also None), "cuda", "cpu", or ONNX Runtime's own names in order of preference, each alone or as
+               (name, options). Every one that is named must be there.
     threads:   for one operator on the CPU; ONNX Runtime's choice by default.
     use_tf32:  whether CUDA may round float32 operands to TF32; ONNX Runtime's default, which is yes, if not said.
     cuda:      other options of ONNX Runtime's CUDA provider, such as prefer_nhwc, cudnn_conv_algo_search or
                enable_cuda_graph (for which see `onnxplain.runtime.bound`).
-    options:   an onnxruntime.SessionOptions to start from.
+    options:   an onnxruntime.SessionOptions to start from; it stays as it is.
 
     Returns: onnxruntime.InferenceSession.
     Raises:  ProviderUnavailable, BadModel, or OnnxplainError without ONNX Runtime.
@@ -64,21 +72,35 @@ def open_session(
     if options is None:
         options = ort.SessionOptions()
         options.log_severity_level = _FATAL  # errors are raised; logging them too says everything twice
-    if threads is not None:
-        if threads < 1:
-            raise UsageError(f"threads must be at least 1, not {threads}.")
-        options.intra_op_num_threads = threads
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads must be at least 1, not {threads}.")
     optional = providers is None or providers == "auto"
-    wanted = _wanted(ort, providers)
+    listed = _wanted(ort, providers)
+    wanted = list(listed)
     asked = dict(cuda or {}) | ({} if use_tf32 is None else {"use_tf32": use_tf32})
-    settings = [{k: _option(v) for k, v in asked.items()} if name == CUDA else {} for name in wanted]
-    with _probing(ort, wanted, silent=optional):
+    settings = [
+        {k: _option(v) for k, v in {**given, **(asked if name == CUDA else {})}.items()}
+        for name, given in listed.items()
+    ]
+    with _probing(ort, wanted, silent=optional), _threads(options, threads):
         session = _create(ort, _source(model), options, wanted, settings)
     got = session.get_providers()
     missing = [name for name in wanted if name not in got]
     if missing and not optional:
         raise ProviderUnavailable(_fell_back(missing[0], got))
     return session
+
+
+@contextlib.contextmanager
+def _threads(options: Any, count: int | None) -> Iterator[None]:
+    """So many threads in options that may be the caller's and cannot be copied."""
+    before = options.intra_op_num_threads
+    try:
+        if count is not None:
+            options.intra_op_num_threads = count
+        yield
+    finally:
+        options.intra_op_num_threads = before
 
 
 def _option(value: Any) -> str:
@@ -102,29 +124,45 @@ def provider_of(session: Any) -> str:
     return next((short for short, name in CHOICES.items() if name == first), first)
 
 
-def _wanted(ort: Any, providers: str | Sequence[str] | None) -> list[str]:
-    """ONNX Runtime's names of what to ask for. Raises: UsageError or ProviderUnavailable."""
+def _wanted(ort: Any, providers: Providers) -> dict[str, Mapping[str, Any]]:
+    """ONNX Runtime's names of what to ask for, with options. Raises: UsageError or ProviderUnavailable."""
     available = list(ort.get_available_providers())
     if providers is None or providers == "auto":
-        return [name for name in (CUDA, CPU) if name in available]
-    names = [providers] if isinstance(providers, str) else list(providers)
-    if not names:
-        raise UsageError(f"no execution provider is named. {nearest('', ['auto', *CHOICES], kind='providers')}")
-    wanted = []
-    for name in names:
+        return {name: {} for name in (CUDA, CPU) if name in available}
+    wanted: dict[str, Mapping[str, Any]] = {}
+    for name, given in _pairs(providers):
         known = CHOICES.get(name, name)
         if known not in ort.get_all_providers():
             raise UsageError(
                 f"there is no execution provider {name!r}. {nearest(name, ['auto', *CHOICES], kind='providers')}"
             )
         if known not in available:
-            hint = '\n  pip uninstall onnxruntime, then pip install "onnxplain[gpu]".' if known == CUDA else ""
+            hint = f"\n  pip uninstall onnxruntime, then pip install {_GPU}." if known == CUDA else ""
             raise ProviderUnavailable(
                 f"{known} was asked for, and the installed ONNX Runtime {ort.__version__} was built without it: "
                 f"it has {', '.join(available)}.{hint}"
             )
-        wanted.append(known)
-    return wanted if CPU in wanted else [*wanted, CPU]
+        wanted[known] = given
+    return wanted if CPU in wanted else {**wanted, CPU: {}}
+
+
+def _pairs(providers: Any) -> list[tuple[str, Mapping[str, Any]]]:
+    """Each provider with its options. Raises: UsageError for what names none."""
+    names = [providers] if isinstance(providers, str) else providers
+    if not isinstance(names, Sequence):
+        raise UsageError(f"{_PROVIDERS}, not {providers!r}.")
+    if not names:
+        raise UsageError(f"no execution provider is named. {nearest('', ['auto', *CHOICES], kind='providers')}")
+    pairs: list[tuple[str, Mapping[str, Any]]] = []
+    for each in names:
+        match each:
+            case str():
+                pairs.append((each, {}))
+            case (str() as name, Mapping() as given):
+                pairs.append((name, given))
+            case _:
+                raise UsageError(f"{_PROVIDERS}, not {each!r}.")
+    return pairs
 
 
 @contextlib.contextmanager
@@ -166,7 +204,7 @@ def _source(model: str | Path | onnx.ModelProto) -> str | bytes:
                 "the ModelProto is larger than 2 GB, which cannot be serialised.\n"
                 "  Save it with external data and pass the path instead."
             ) from None
-    path = Path(model)
+    path = model_path(model)
     if not path.is_file():
         what = f"{path} is a folder, not a model file" if path.is_dir() else f"there is no file {path}"
         raise BadModel(f"{what}.\n  Check the path of the model.")
@@ -180,7 +218,7 @@ def _fell_back(missing: str, got: Sequence[str]) -> str:
         return f"{said}.\n  What it logged above says which library is missing."
     return (
         f"{said}: there is no CUDA device, or its driver, CUDA or cuDNN cannot be loaded.\n"
-        '  pip install "onnxplain[gpu]" brings the libraries; without such a device use the provider "cpu" or "auto".'
+        f'  pip install {_GPU} brings the libraries; without such a device use the provider "cpu" or "auto".'
     )
 
 

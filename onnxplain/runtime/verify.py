@@ -16,6 +16,7 @@ from onnxplain.errors import BadModel, OnnxplainError, UsageError
 from onnxplain.ir.layout import Layout
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.feeds import Array, Port, ports, shown
+from onnxplain.runtime.portions import in_portions
 from onnxplain.runtime.preprocess import Preprocess
 from onnxplain.runtime.scores import class_scores
 from onnxplain.runtime.session import open_session, reason
@@ -113,22 +114,22 @@ def _listed(wrong: Sequence[str], every: Sequence[str] | Mapping[str, Any]) -> s
 def _numbers(explain: Explainer, original: Any, batch: Array) -> Iterator[Check]:
     own = {port.name: _filled(port, explain, len(batch)) for port in ports(original.get_inputs()).values()}
     others = {name: array for name, array in own.items() if name != explain.input.name}
-    fed = {interface.BASELINE: np.zeros_like(batch[:1])} if interface.BASELINE in explain.metadata.inputs else {}
+    added = {interface.BASELINE: np.zeros_like(batch[:1])} if interface.BASELINE in explain.metadata.inputs else {}
     noise = explain.metadata.inputs.get(interface.NOISE)
     if noise is not None:
-        fed[interface.NOISE] = _noise(explain.inputs[noise], batch)
+        added[interface.NOISE] = _noise(explain.inputs[noise], batch)
     expected = _run_original(explain, original, batch, others)
     main = expected.get(str(explain.metadata.parameters.get("output")), next(iter(expected.values())))
     scores = class_scores(main, explain.metadata.parameters)
     if interface.TARGET in explain.metadata.inputs:
-        fed[interface.TARGET] = np.zeros(len(batch), np.int64) if scores is None else scores.argmax(1)
-    fed |= others
+        added[interface.TARGET] = np.zeros(len(batch), np.int64) if scores is None else scores.argmax(1)
+    fed = others | {explain.argument(role): array for role, array in added.items()}
     returned = explain(batch, **fed)
     for name, array in expected.items():
         yield _equal(name, returned[name], array)
     result = {role: returned[explain.key(role)] for role in explain.metadata.outputs}
     if scores is not None:
-        yield _classes(explain, result[interface.CLASS], scores, fed.get(interface.TARGET))
+        yield _classes(explain, result[interface.CLASS], scores, added.get(interface.TARGET))
     for role in explain.metadata.outputs:
         if role.startswith((interface.ATTRIBUTION, interface.HEATMAP, interface.SCORE)):
             yield _map(explain, role, result, batch)
@@ -138,20 +139,23 @@ def _numbers(explain: Explainer, original: Any, batch: Array) -> Iterator[Check]
         if method in SLOPES:
             yield _slope(explain, method, batch, fed)
     if interface.TARGET in explain.metadata.inputs:
-        yield _out_of_range(explain, batch, fed, explain.classes or main.size)
+        beyond = others | {explain.metadata.inputs[role]: array for role, array in added.items()}
+        yield _out_of_range(explain, batch, beyond, explain.classes or main.size)
 
 
 def _run_original(explain: Explainer, original: Any, batch: Array, others: Mapping[str, Array]) -> dict[str, Array]:
     fixed = explain.input.shape[0]
     size = fixed if isinstance(fixed, int) else len(batch)
     names = [o.name for o in original.get_outputs()]
-    try:
-        rows = [
-            original.run(names, {explain.input.name: batch[i : i + size], **others}) for i in range(0, len(batch), size)
-        ]
-    except Exception as error:  # ONNX Runtime's errors have no common base but this one
-        raise OnnxplainError(f"the original model cannot be run on {shown(batch.shape)}: {reason(error)}") from None
-    return {name: np.concatenate([np.atleast_1d(r[i]) for r in rows]) for i, name in enumerate(names)}
+
+    def run(feeds: Mapping[str, Array]) -> dict[str, Array]:
+        try:
+            return dict(zip(names, original.run(names, {**feeds, **others}), strict=True))
+        except Exception as error:  # ONNX Runtime's errors have no common base but this one
+            raise OnnxplainError(f"the original model cannot be run on {shown(batch.shape)}: {reason(error)}") from None
+
+    x = explain.input.name
+    return in_portions(run, {x: batch}, {x: 0}, count=len(batch), size=size)
 
 
 def _filled(port: Port, explain: Explainer, samples: int) -> Array:
@@ -233,11 +237,13 @@ def _slope(explain: Explainer, method: str, batch: Array, fed: Mapping[str, Arra
 
 
 def _out_of_range(explain: Explainer, batch: Array, fed: Mapping[str, Array], count: int) -> Check:
-    beyond = {explain.metadata.inputs[role]: fed[role] for role in explain.metadata.inputs if role in fed}
-    beyond |= {name: array for name, array in fed.items() if name in explain.inputs}
+    """fed: what the graph takes beside the batch and the class, by the graph's names."""
     size = explain.input.shape[0] if isinstance(explain.input.shape[0], int) else len(batch)
-    beyond[explain.metadata.inputs[interface.TARGET]] = np.full(size, count, np.int64)
-    beyond[explain.input.name] = batch[:size]
+    beyond = {
+        **fed,
+        explain.metadata.inputs[interface.TARGET]: np.full(size, count, np.int64),
+        explain.input.name: batch[np.minimum(np.arange(size), len(batch) - 1)],
+    }
     names = [explain.metadata.outputs[r] for r in explain.metadata.outputs if not r.startswith(interface.CLASS)]
     try:
         silent = [n for n, a in zip(names, explain.session.run(names, beyond), strict=True) if not np.isnan(a).all()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_graphsurgeon as gs
+from onnx import numpy_helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from onnxplain.ir.evaluate import FOLD_UP_TO, evaluate
@@ -12,6 +13,8 @@ from onnxplain.ir.weights import Array
 from onnxplain.passes.base import Pass, Report
 
 _ATTRIBUTES = {"value_float": np.float32, "value_int": np.int64, "value_floats": np.float32, "value_ints": np.int64}
+_TEXTS = ("value_string", "value_strings")
+"""What a Constant may hold beside a tensor; a sparse one was made dense when the model was read."""
 
 
 class LiftConstants(Pass[Model]):
@@ -71,7 +74,8 @@ class FoldConstants(Pass[Model]):
         if any(np.prod(t.shape or [0]) > FOLD_UP_TO for t in node.outputs if _is_static(t)):
             return None
         fed = {t.name: model.weights.array(t) for t in node.inputs}
-        return evaluate(OnnxExporter.export_node(node), fed, int(model.graph.opset))
+        results = evaluate(OnnxExporter.export_node(node), fed, int(model.graph.opset))
+        return None if any(array.dtype == object for array in results or ()) else results
 
 
 def _constant_of(node: gs.Node) -> Array | gs.ir.tensor.LazyValues | None:
@@ -82,6 +86,8 @@ def _constant_of(node: gs.Node) -> Array | gs.ir.tensor.LazyValues | None:
             return value._values
         if name in _ATTRIBUTES:
             return np.asarray(value, _ATTRIBUTES[name])
+        if name in _TEXTS:  # as a tensor, since onnx-graphsurgeon cannot write an array of texts
+            return gs.ir.tensor.LazyValues(numpy_helper.from_array(np.asarray(value, object)))
     return None
 
 

@@ -33,6 +33,8 @@ def select_input(model: Model, name: str | None) -> gs.Tensor:
         raise UnsupportedModel(
             f"input {chosen.name!r} has no batch axis: its shape is {chosen.shape}, and (N, ...) is needed."
         )
+    if 0 in chosen.shape[1:]:
+        raise UnsupportedModel(f"input {chosen.name!r} has shape {chosen.shape} and so holds nothing to explain.")
     return chosen
 
 

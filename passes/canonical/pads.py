@@ -16,18 +16,19 @@ class ExplicitPads(Pass[Model]):
     """auto_pad, and a ConvTranspose's output_shape, become pads.
 
     Where they depend on sizes only known at run time the pass declines, and the derivative of such a node is refused
-    later. A Pad names every axis: ONNX Runtime 1.31 loses the operand `axes` when it moves a Transpose past it. A pool
-    with ceil_mode whose last window would start in the padding behind, which every runtime leaves out, says so by its
-    pads: before opset 22 ONNX's inference counts that window, and ONNX Runtime then refuses what follows.
+    later; so is that of a ConvTranspose whose output nobody agrees on, of which `model.left` says why. A Pad names
+    every axis: ONNX Runtime 1.31 loses the operand `axes` when it moves a Transpose past it. A pool with ceil_mode
+    whose last window would start in the padding behind, which every runtime leaves out, says so by its pads: before
+    opset 22 ONNX's inference counts that window, and ONNX Runtime then refuses what follows.
     """
 
     def run(self, model: Model) -> Report:
         changed, refusals = 0, []
-        for node in model.graph.nodes:
+        for node in list(model.graph.nodes):
             if node.op == "Pad" and not node.domain:
                 changed += _on_every_axis(model, node)
             if node.op in _POOLS and not node.domain and node.attrs.get("auto_pad", "NOTSET") == "NOTSET":
-                changed += _without_dropped_windows(node)
+                changed += _without_dropped_windows(model, node)
             if node.op not in (*_WINDOWED, "ConvTranspose") or node.domain:
                 continue
             auto = node.attrs.get("auto_pad", "NOTSET")
@@ -35,9 +36,16 @@ class ExplicitPads(Pass[Model]):
                 node.attrs.pop("auto_pad", None)
                 continue
             totals = _transposed(node, auto) if node.op == "ConvTranspose" else _windowed(node, auto)
-            if totals is None or min(totals) < 0:
+            if totals is None:
                 refusals.append(Refusal(node.name, f"{auto} on {node.op} depends on sizes known only at run time"))
                 continue
+            if min(totals) < 0:
+                why = _extended(node, totals)
+                if why:
+                    model.left[node.name] = why
+                    refusals.append(Refusal(node.name, why.splitlines()[0]))
+                    continue
+                totals = [max(total, 0) for total in totals]
             small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
             node.attrs["pads"] = [*small, *large] if auto == "SAME_UPPER" else [*large, *small]
             node.attrs.pop("auto_pad", None)
@@ -62,25 +70,47 @@ def _on_every_axis(model: Model, node: gs.Node) -> int:
     return 1
 
 
-def _without_dropped_windows(node: gs.Node) -> int:
-    """Pads by which a pool with ceil_mode ends where its last window does. Returns: whether that was needed."""
+def _without_dropped_windows(model: Model, node: gs.Node) -> int:
+    """Pads by which a pool with ceil_mode ends where its last window does. Returns: whether that was needed.
+
+    A mean that counts padding does not count what lies beyond it. Where a window reaches there along another axis,
+    that axis stays as it is, and with it ceil_mode.
+    """
     sizes, strides, reach = _sizes(node), _strides(node), _reach(node)
     if not node.attrs.get("ceil_mode", 0) or sizes is None:
         return 0
     n = len(sizes)
     pads = list(node.attrs.get("pads", [0] * 2 * n))
-    ends, dropped = [], False
+    ends, dropped = [], []
     for size, stride, r, before, after in zip(sizes, strides, reach, pads[:n], pads[n:], strict=True):
         last = -(-(size + before + after - r) // stride) * stride
-        if last >= size + before:
-            last, dropped = last - stride, True
-        ends.append(max(last + r - size - before, 0))
-    counts_pads = node.op == "AveragePool" and node.attrs.get("count_include_pad", 0)
-    if not dropped or counts_pads:
+        dropped.append(last >= size + before)
+        ends.append((last - stride if dropped[-1] else last) + r - size - before)
+    counted = node.op == "AveragePool" and node.attrs.get("count_include_pad", 0)
+    kept = counted and any(end > after for end, after in zip(ends, pads[n:], strict=True))
+    if kept:
+        ends = [end if gone else after for end, gone, after in zip(ends, dropped, pads[n:], strict=True)]
+    if not any(dropped):
         return 0
-    node.attrs["pads"] = [*pads[:n], *ends]
-    node.attrs.pop("ceil_mode")
+    if kept and min(ends) < 0:
+        _cut(model, node, ends)
+    node.attrs["pads"] = [*pads[:n], *(max(end, 0) for end in ends)]
+    if not kept:
+        node.attrs.pop("ceil_mode")
     return 1
+
+
+def _cut(model: Model, node: gs.Node, ends: list[int]) -> None:
+    """Cut off what no window reaches, as many elements as `ends` are below zero along each axis behind the second."""
+    x = node.inputs[0]
+    axes = [axis for axis, end in enumerate(ends, 2) if end < 0]
+    bounds = {"starts": [0] * len(axes), "ends": [ends[axis - 2] for axis in axes], "axes": axes}
+    constants = [gs.Constant(f"{node.name}/cut/{name}", np.asarray(v, np.int64)) for name, v in bounds.items()]
+    shape = [size + min(ends[axis - 2], 0) if axis > 1 else size for axis, size in enumerate(x.shape)]
+    part = gs.Variable(f"{node.name}/cut", x.dtype, shape)
+    place = next(i for i, each in enumerate(model.graph.nodes) if each is node)
+    model.graph.nodes.insert(place, gs.Node("Slice", f"{node.name}/cut", {}, [x, *constants], [part]))
+    node.inputs[0] = part
 
 
 def _windowed(node: gs.Node, auto: str) -> list[int] | None:
@@ -111,6 +141,25 @@ def _transposed(node: gs.Node, auto: str) -> list[int] | None:
         return None
     every = zip(sizes, strides, extra, reach, wanted[-len(reach) :], strict=True)
     return [stride * (size - 1) + e + r - want for size, stride, e, r, want in every]
+
+
+def _extended(node: gs.Node, totals: list[int]) -> str:
+    """Output padding where a ConvTranspose is to return more than its windows reach. Returns: why not, or nothing."""
+    if "output_shape" not in node.attrs:
+        return (
+            f"auto_pad={node.attrs['auto_pad']} and strides beyond its window, of which ONNX and ONNX Runtime make "
+            "outputs of different sizes.\n  Export it with pads instead of auto_pad."
+        )
+    extra = node.attrs.get("output_padding", [0] * len(totals))
+    more = [e - min(total, 0) for e, total in zip(extra, totals, strict=True)]
+    dilations = node.attrs.get("dilations", [1] * len(totals))
+    if any(m >= max(s, d) for m, s, d in zip(more, _strides(node), dilations, strict=True)):
+        return (
+            f"output_shape={list(node.attrs['output_shape'])}, which is more than its windows can reach and which "
+            "ONNX Runtime does not run.\n  Export it with pads instead of output_shape."
+        )
+    node.attrs["output_padding"] = more
+    return ""
 
 
 def _strides(node: gs.Node) -> list[int]:

@@ -33,11 +33,24 @@ class InferShapes(Pass[Source]):
                 f"{source.name} contradicts itself: {_first_reason(error)}.\n"
                 "  ONNX's shape inference refuses it. Check the model with onnx.checker, or export it again."
             ) from None
+        _refuse_negative(inferred.graph, source.name)
         source.proto.CopyFrom(inferred)
         _import(source.proto, version)
         for index, node in kept.items():
             source.proto.graph.node[index].CopyFrom(node)
         return Report(len(inferred.graph.value_info))
+
+
+def _refuse_negative(graph: GraphProto, name: str) -> None:
+    """Raises: BadModel where inference, which does not mind, finds a size below zero: a window beyond its operand."""
+    for value in (*graph.value_info, *graph.output):
+        if any(dim.dim_value < 0 for dim in value.type.tensor_type.shape.dim):
+            node = next(n for n in graph.node if value.name in n.output)
+            sizes = [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+            raise BadModel(
+                f"{name} is broken: node {node.name!r} ({node.op_type}) would return a tensor of sizes {sizes}.\n"
+                "  Its operand is smaller than its window: export the model for larger inputs."
+            )
 
 
 def _forget_sizes(graph: GraphProto) -> None:

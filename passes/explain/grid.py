@@ -319,7 +319,7 @@ def _reduce(site: Site, y: Value, x: Grid) -> Grid | None:
     axes = {int(a) % len(x.axes) for a in site.numbers(y.g, 1)}
     if any(x.roles[axis] != CHANNEL for axis in axes):
         return None
-    kept = site.attr("keepdims", 1)
+    kept = site.attr("keepdims", 1) == 1
     axes_left = [_channel(y, a) if a in axes else content for a, content in enumerate(x.axes) if kept or a not in axes]
     return replace(x, axes=tuple(axes_left))
 

@@ -152,11 +152,11 @@ def _reduced(s: Stacked) -> Along:
     axes = s.numbers(1)
     if not s.alone or not axes:
         return s.axis if s.alone and axes == [] and s.attr("noop_with_empty_axes", 0) else None
-    return _without(s, {a % s.rank() for a in axes}, bool(s.attr("keepdims", 1)))
+    return _without(s, {a % s.rank() for a in axes}, s.attr("keepdims", 1) == 1)
 
 
 def _arg_reduced(s: Stacked) -> Along:
-    return _without(s, {s.own_axis(0)}, bool(s.attr("keepdims", 1)))
+    return _without(s, {s.own_axis(0)}, s.attr("keepdims", 1) == 1)
 
 
 def _without(s: Stacked, axes: Collection[int], kept: bool = False) -> Along:

@@ -73,7 +73,7 @@ def _renamed(g: Builder, original: Trace, x: Value) -> tuple[str | None, Dim]:
         return None, None
     if isinstance(x.shape[0], str):
         return sizes[0], x.shape[0]
-    alone = x.shape[0] == 1 and not joins_others(g, original)
+    alone = x.shape[0] == 1 and joins_others(g, original) is None
     return sizes[0], 1 if alone else None
 
 
@@ -106,33 +106,34 @@ def value_at(g: Builder, original: Trace, value: Value, x: Value, label: str) ->
     return twin(g, part, x if broadcasts(g, part) else g.expand_like(x, original.source), label).score
 
 
-def stacks(g: Builder, original: Trace, times: int) -> bool:
-    """Whether the model takes `times` batches at once, each sample by itself.
+def unstackable(g: Builder, original: Trace, times: int) -> str | None:
+    """Why the model does not take `times` batches at once, each sample by itself; None where it does.
 
     A model with a symbolic batch is one that its exporter says takes any. Of one with a fixed batch it is tried: the
     forward pass is emitted on so many and thrown away, and followed operator by operator.
     """
     batch: Dim = original.source.shape[0]
     if times == 1:
-        return True
-    if joins_others(g, original):
-        return False
+        return None
+    other = joins_others(g, original)
+    if other is not None:
+        return f"{other!r}, which comes from another input, has the batch too"
     if not isinstance(batch, int):
-        return True
+        return None
     with g.body():
         try:
             # A loop's body is thrown away whole, so the stand-in for the stacked input is too.
             stand_in = g.concat([original.source] * times, axis=0)
-            return mixing(g, original, twin(g, original, stand_in, "trial").values, times) is None
+            return mixing(g, original, twin(g, original, stand_in, "trial").values, times)
         except (InferenceError, ValueError):
-            return False
+            return f"it is fixed to a batch of {batch}; exported with a dynamic one it may take them"
 
 
 def broadcasts(g: Builder, original: Trace) -> bool:
     """Whether the forward pass on one input broadcasts against that on N, tensor by tensor.
 
-    It is tried on one sample, as in `stacks`. It does not where the batch is folded into another axis, as windows are
-    in a Swin transformer: the first axis is then a multiple of the batch.
+    It is tried on one sample, as in `unstackable`. It does not where the batch is folded into another axis, as windows
+    are in a Swin transformer: the first axis is then a multiple of the batch.
     """
     if original.source.shape[0] == 1:
         return True
@@ -142,7 +143,7 @@ def broadcasts(g: Builder, original: Trace) -> bool:
             one = twin(g, original, g.named(first, [1, *original.source.shape[1:]]), "trial")
         except (InferenceError, ValueError):
             return False
-        if joins_others(g, original, besides=BROADCASTING):
+        if joins_others(g, original, besides=BROADCASTING) is not None:
             return False
         if any(_scatters_by_sample(site, one) for site in original.sites):
             return False
@@ -154,8 +155,8 @@ def broadcasts(g: Builder, original: Trace) -> bool:
         )
 
 
-def joins_others(g: Builder, original: Trace, besides: Container[str] = ()) -> bool:
-    """Whether an operator, `besides` some, takes a tensor of the whole batch that comes from another input.
+def joins_others(g: Builder, original: Trace, besides: Container[str] = ()) -> str | None:
+    """The first tensor of the whole batch that comes from another input and that an operator, `besides` some, takes.
 
     Of whatever type: a mask chooses sample by sample, an index looks up in its own.
     """
@@ -165,9 +166,8 @@ def joins_others(g: Builder, original: Trace, besides: Container[str] = ()) -> b
         if any(t.name in outside for t in node.inputs):
             outside.update(t.name for t in node.outputs)
     others = [x for site in original.sites if site.op not in besides for x in site.operands if x.name not in made]
-    return any(
-        x.name in outside and (x.tensor.shape is None or list(x.tensor.shape)[:1] not in ([], [1])) for x in others
-    )
+    whole = (x for x in others if x.tensor.shape is None or list(x.tensor.shape)[:1] not in ([], [1]))
+    return next((x.name for x in whole if x.name in outside), None)
 
 
 def _scatters_by_sample(site: Site, one: Twin) -> bool:

@@ -25,7 +25,7 @@ class MeanOfRepeats(NodeRewrite):
         over = [int(a) % len(have) for a in g.values(axes).ravel()]
         if not over or not _only_there(have, want, over):
             return "it was expanded along others, or not from size one"
-        return source if node.attrs.get("keepdims", 1) else g.squeeze(source, over)
+        return source if node.attrs.get("keepdims", 1) == 1 else g.squeeze(source, over)
 
 
 def _only_there(have: Sequence[object], want: Sequence[object], over: Sequence[int]) -> bool:

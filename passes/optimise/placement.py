@@ -22,7 +22,7 @@ class CountOnDevice(NodeRewrite):
         if node.op != "Cast" or not node.inputs[0].inputs or node.inputs[0].inputs[0].op != "ReduceProd":
             return None
         product, dtype = node.inputs[0].inputs[0], np.dtype(node.outputs[0].dtype)
-        if dtype.kind != "f" or product.attrs.get("keepdims", 1):
+        if dtype.kind != "f" or product.attrs.get("keepdims", 1) == 1:
             return None
         if not is_emitted(product):
             return "the model's own product may be of anything"

@@ -27,6 +27,8 @@ class PlainScatter(NodeRewrite):
             return "what goes where is known only at run time"
         if not is_zero(g, zeros):
             return "it adds to something"
+        if not g.values(indices).size:
+            return zeros
         at = g.values(indices).ravel() % count
         rest = g.shape(rows, indices.rank - 1)
         flat = g.reshape(rows, g.concat([g.ints([-1]), rest], axis=0))

@@ -235,6 +235,18 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str], int, str]] = {
         2,
         "UsageError: parameter 'layer' is given twice.",
     ),
+    "mean of another number of channels": (
+        put(classifier()),
+        compiling("--mean", "1,2"),
+        2,
+        "UsageError: preprocess: mean has 2 numbers, and the input has 3 channels: one, or one for each, is needed.",
+    ),
+    "deviation of another number of channels": (
+        put(classifier(channels=1)),
+        ["plan", "{folder}/model.onnx", "--method", "gradient", "--preprocess", "imagenet"],
+        2,
+        "UsageError: preprocess: mean has 3 numbers, and the input has 1 channels: one, or one for each, is needed.",
+    ),
     "already compiled": (
         lambda folder: put_compiled(folder),
         compiling(),

@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import errno
 import json
+import re
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import onnxplain
+from onnxplain.errors import OnnxplainError
+from onnxplain.runtime.measure import Job, forward_of, measure
 from onnxplain.runtime.profile import Node, Spent
-from tests.cli.program import program
-from tests.runtime.tiny import classifier, saved
+from tests.cli.program import listing, program
+from tests.running import net, run
+from tests.runtime.tiny import classifier, pictures, saved
 
 
 @pytest.fixture
@@ -37,6 +44,68 @@ def test_bench_against_the_model_itself_counts_the_same_forward_nodes(explained:
     cut = program("bench", explained, "--runs", 1, "--turns", 1, "--json")
     nodes = [json.loads(r.stdout)[0]["forward"][0]["nodes"] for r in (given, cut)]
     assert nodes[0] == nodes[1]
+
+
+@pytest.fixture
+def with_data(tmp_path: Path) -> Path:
+    """An explained model whose weights are too large to be kept in the graph."""
+    model = classifier(classes=400)
+    saved(model, tmp_path / "model.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    onnxplain.compile_file(tmp_path / "model.onnx", tmp_path / "explained.onnx", "gradient")
+    return tmp_path / "explained.onnx"
+
+
+def test_bench_cuts_the_forward_pass_out_of_a_model_with_a_data_file(with_data: Path) -> None:
+    before = listing(with_data.parent)
+    result = program("bench", with_data, "--runs", 1, "--turns", 1, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert listing(with_data.parent) == before, "the forward pass is gone"
+
+
+def test_bench_of_a_data_file_in_a_folder_that_cannot_be_written(
+    with_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**where: Any) -> None:
+        assert where["dir"] == with_data.parent
+        raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    result = program("bench", with_data)
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "UsageError: the forward pass of explained.onnx has its weights in a data file and must lie beside it, where "
+        "nothing can be written: Permission denied.\n"
+        "  Give the model that it was compiled from with --against.\n"
+    )
+
+
+def test_the_forward_pass_keeps_what_branches_read(tmp_path: Path) -> None:
+    """`h` is read inside the branches alone."""
+    model = net(
+        """g (float[N,4] x, bool c) => (float[N,4] y, float[N,4] z) {
+            y = Sigmoid(x)
+            h = Tanh(x)
+            z = If(c) <then_branch = t () => (float[N,4] a) { a = Exp(h) },
+                       else_branch = f () => (float[N,4] b) { b = Neg(h) }>
+        }"""
+    )
+    path = tmp_path / "explained.onnx"
+    onnxplain.compile_file(model, path, input="x", output="y")
+    feeds = {"x": pictures(1, 1, 2).reshape(1, 4), "c": True}
+    with forward_of(path) as forward:
+        assert run(forward, feeds)["z"] == pytest.approx(run(model, feeds)["z"])
+    assert not forward.exists()
+
+
+def test_what_cannot_be_measured_is_said_in_whole(explained: Path) -> None:
+    explained.write_bytes(b"no model")
+    told = r"^measuring explained.onnx failed: ONNX Runtime \S+ cannot load explained.onnx: .*\n  Check the model with"
+    with pytest.raises(OnnxplainError, match=told):
+        measure(Job(str(explained), "cpu", 1, 1))
+    explained.unlink()
+    told = f"measuring explained.onnx failed: there is no file {explained}.\n  Check the path of the model."
+    with pytest.raises(OnnxplainError, match=f"^{re.escape(told)}$"):
+        measure(Job(str(explained), "cpu", 1, 1))
 
 
 def test_bench_of_a_model_that_explains_nothing_says_so(explained: Path) -> None:

@@ -36,6 +36,17 @@ def test_it_writes_beside_the_model_and_says_what(tmp_path: Path) -> None:
     assert sorted(listing(tmp_path)) == ["model.gradient+grad-cam.onnx", "model.onnx"]
 
 
+def test_methods_may_be_named_one_by_one(tmp_path: Path) -> None:
+    model = saved(classifier(), tmp_path / "model.onnx")
+    assert program("compile", model, "-m", "gradient", "-m", "grad-cam,fem").exit_code == 0
+    assert metadata(tmp_path / "model.gradient+grad-cam+fem.onnx").method == "gradient,grad-cam,fem"
+    result = program("plan", model, "-m", "gradient", "-m", "gradient")
+    assert (result.exit_code, result.stderr) == (2, "UsageError: a method is named twice in 'gradient,gradient'.\n")
+    missing = program("compile", model)
+    assert missing.exit_code == 2
+    assert "--method" in missing.stderr
+
+
 def test_the_file_is_what_the_library_compiles(tmp_path: Path) -> None:
     model = saved(classifier(), tmp_path / "model.onnx")
     out = tmp_path / "out.onnx"

@@ -114,6 +114,39 @@ def test_classes_have_names(folder: Path, name: str, text: str) -> None:
     assert f"class {record['class']} {record['label']}, score" in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "labels.txt",
+            "background\nant\nbee\ncat\ndog\n",
+            "UsageError: {path} has 5 labels, and the model has 4 classes.\n"
+            "  Give one for each class, in their order, or a JSON object by index for some of them.\n",
+        ),
+        ("list.json", '["ant"]', "UsageError: {path} has 1 labels, and the model has 4 classes.\n"),
+        ("object.json", '{"4":"dog"}', "UsageError: {path} has a label for class 4: the model's classes are 0 to 3.\n"),
+        ("object.json", '{"-1":"dog"}', "UsageError: {path} has a label for class -1: "),
+    ],
+)
+def test_names_of_other_classes_are_refused(folder: Path, name: str, text: str, message: str) -> None:
+    (folder / name).write_text(text)
+    result = program(
+        "explain", folder / "explained.onnx", folder / "in/a.png", "-o", folder / "out", "--labels", folder / name
+    )
+    assert result.exit_code == 2
+    assert message.format(path=folder / name) in result.stderr
+    assert not (folder / "out").exists()
+
+
+def test_some_classes_may_lack_a_name(folder: Path) -> None:
+    for name, text in (("some.json", '{"0":"ant"}'), ("labels.txt", "ant\nbee\ncat\ndog\n\n\n")):
+        (folder / name).write_text(text)
+        result = program(
+            "explain", folder / "explained.onnx", folder / "in/a.png", "--labels", folder / name, "-o", folder / "out"
+        )
+        assert result.exit_code == 0, result.stderr
+
+
 def test_an_unreadable_picture_is_reported_and_the_rest_goes_on(folder: Path) -> None:
     broken = folder / "in/aa.png"
     broken.write_bytes((folder / "in/a.png").read_bytes()[:100])
@@ -202,6 +235,30 @@ def test_a_graph_that_is_told_the_class(folder: Path) -> None:
             2,
             "UsageError: --target input is for programs that feed the class",
         ),
+        (
+            ["model.onnx", "in", "-m", "integrated-gradients", "--baseline", "input"],
+            2,
+            "UsageError: --baseline input is for programs that feed the baseline.\n"
+            "  Name one: --baseline zeros, black, mean, blur, or a .npy file.\n",
+        ),
+        (
+            ["model.onnx", "in", "-m", "smoothgrad", "--noise", "input"],
+            2,
+            "UsageError: --noise input is for programs that feed the noise.\n"
+            "  Leave it out: noise is then drawn in the graph.\n",
+        ),
+        (
+            ["noisy.onnx", "in"],
+            2,
+            "UsageError: noisy.onnx also takes 'baseline', 'noise', and this command feeds pictures alone.\n"
+            "  Run it from Python, where a call takes each by its name: onnxplain.Explainer.\n",
+        ),
+        (
+            ["two.onnx", "in", "--input", "x"],
+            2,
+            "UsageError: two.onnx also takes 'scale', and this command feeds pictures alone.\n"
+            "  Run it from Python, where a call takes each by its name: onnxplain.Explainer.\n",
+        ),
         (["model.onnx", "in", "--colormap", "virdis"], 2, "UsageError: there is no colormap 'virdis'. Did you mean"),
         (["model.onnx", "in", "--alpha", "2"], 2, "UsageError: alpha must lie between 0 and 1, not 2.0."),
         (["model.onnx", "in", "--size", "big"], 2, "UsageError: --size takes a height and width like 224 or 480x640"),
@@ -225,6 +282,11 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(
     monkeypatch.chdir(folder)
     (folder / "empty").mkdir()
     saved(text("g (float[N,4] x) => (float[N,4] y) { y = Relu(x) }"), folder / "rows.onnx")
+    two = """g (float[N,3,8,8] x, float[N,3,8,8] scale) => (float[N,3] y) {
+        s = Mul(x, scale) p = GlobalAveragePool(s) y = Flatten(p) }"""
+    saved(text(two), folder / "two.onnx")
+    settings = {"baseline": "input", "noise": "input", "steps": 2, "samples": 2}
+    onnxplain.compile_file(classifier(), folder / "noisy.onnx", "integrated-gradients,smoothgrad", **settings)
     before = listing(folder)
     result = program("explain", *arguments)
     assert message in result.stderr.removeprefix(ASSUMED)

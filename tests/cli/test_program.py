@@ -104,7 +104,7 @@ def test_compiling_needs_no_runtime_and_no_framework(tmp_path: Path) -> None:
     assert explained.returncode == 1
     assert explained.stderr == (
         "OnnxplainError: running a graph needs ONNX Runtime, which cannot be imported (onnxruntime is not to be had).\n"
-        '  pip install "onnxplain[cpu]", or "onnxplain[gpu]" for CUDA.\n'
+        '  pip install onnxruntime, or "onnxruntime-gpu[cuda,cudnn]" for CUDA.\n'
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from onnxplain.errors import UsageError
-from onnxplain.ir.layout import Layout, layout_of
+from onnxplain.ir.layout import Layout, layout_of, refuse_other_count
 from onnxplain.ir.load import load
 from onnxplain.passes.canonical import canonicalise
 from tests.running import net
@@ -53,3 +53,25 @@ def test_what_is_asked_for_is_done() -> None:
     assert (Layout(4, 1).name, Layout(4, 1).spatial) == ("channels-first", (2, 3))
     with pytest.raises(UsageError, match="there is no layout 'nhwc'"):
         found(text, "nhwc")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count", "message"),
+    [
+        ("N,3,5,5", 2, "mean has 2 numbers, and the input has 3 channels: one, or one for each, is needed."),
+        ("N,5,5,1", 3, "mean has 3 numbers, and the input has 1 channels: one, or one for each, is needed."),
+        ("N,4", 4, "mean has 4 numbers, and the input has no channels: one is needed."),
+        ("N,3,5,5", 3, ""),
+        ("N,3,5,5", 1, ""),
+        ("N,C,5,5", 3, ""),
+        ("N,4", 1, ""),
+    ],
+)
+def test_numbers_are_one_for_all_channels_or_one_for_each(sizes: str, count: int, message: str) -> None:
+    x = canonicalise(load(net(f"g (float[{sizes}] x) => (float[{sizes}] y) {{ y = Relu(x) }}")))[0].graph.inputs[0]
+    if not message:
+        return refuse_other_count("mean", count, x, layout_of(x))
+    with pytest.raises(UsageError) as caught:
+        refuse_other_count("mean", count, x, layout_of(x))
+    assert str(caught.value) == message
+    return None

@@ -61,3 +61,34 @@ def test_a_location_that_is_no_text_is_refused(tmp_path: Path) -> None:
     path.write_bytes(model.SerializeToString().replace(b"LOCATION", b"\xff\xfe\xfa\xfb\xfc\xfd\xff\xff"))
     with pytest.raises(BadModel, match="holds what is no text"):
         compile_model(path)
+
+
+NAMED = """<ir_version: 10, opset_import: ["{domain}": 20, "lab": 1]>
+g (float[N,4] x) => (float[N,2] y) <float[4,2] w = {{1,2,3,4,5,6,7,8}}, bool yes = {{1}}>
+{{
+    h = lab.Twice(x)
+    i = If(yes) <then_branch = t () => (float[N,4] a) {{ a = Tanh(h) }},
+                 else_branch = f () => (float[N,4] b) {{ b = Abs(h) }}>
+    y = MatMul(i, w)
+}}
+<opset_import: ["{domain}": 20], domain: "lab">
+Twice (p) => (q) {{ q = Add(p, p) }}"""
+
+
+def test_the_standard_domain_has_two_names() -> None:
+    """Both in one model too: its nodes may be of the one and its import of the other."""
+    short, long = (onnx.parser.parse_model(NAMED.format(domain=domain)) for domain in ("", "ai.onnx"))
+    mixed = onnx.parser.parse_model(NAMED.format(domain=""))
+    mixed.graph.node[2].domain = "ai.onnx"
+    mixed.opset_import.add(domain="ai.onnx", version=20)
+    for node in (long.graph.node[1], long.graph.node[1].attribute[0].g.node[0], long.functions[0].node[0]):
+        node.domain = "ai.onnx"
+    x = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    expected = run(compile_model(short), x)
+    for model in (long, mixed):
+        compiled = compile_model(model)
+        onnx.checker.check_model(compiled, full_check=True)
+        assert [entry.domain for entry in compiled.opset_import] == ["", "lab"]
+        found = run(compiled, x)
+        for name, value in expected.items():
+            np.testing.assert_array_equal(found[name], value)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from onnxplain.compiler import compile_file, compile_model
 from onnxplain.errors import OnnxplainError, UsageError
@@ -61,6 +61,17 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot write .*none/a\.onnx: No such file or directory"):
         compile_file(model(), tmp_path / "none" / "a.onnx")
     assert files(tmp_path) == []
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "c.onnx.data"):
+        folder.mkdir(exist_ok=True)
+    with pytest.raises(UsageError) as caught:
+        compile_file(model(), tmp_path)
+    assert str(caught.value) == f"cannot write {tmp_path}: it is a folder.\n  Name a file inside it."
+    with pytest.raises(UsageError, match=r"cannot write .*c\.onnx\.data: it is a folder"):
+        compile_file(external(tmp_path / "in"), tmp_path / "c.onnx")
+    assert files(tmp_path) == ["c.onnx.data", "in"]
 
 
 def test_one_file_where_weights_were_inside(tmp_path: Path) -> None:
@@ -118,6 +129,50 @@ def test_a_failed_write_of_the_graph_leaves_no_data_file(tmp_path: Path, monkeyp
     with pytest.raises(OSError, match="disk full"):
         compile_file(source, out / "c.onnx")
     assert files(out) == []
+
+
+@pytest.mark.parametrize("last", ["c.onnx.data", "c.onnx"])
+def test_no_graph_is_left_that_reads_the_data_of_another(
+    tmp_path: Path, last: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older result is written over, and the machine stops before one of the two files has its name."""
+    source, out = external(tmp_path / "in"), tmp_path / "c.onnx"
+    compile_file(source, out, "gradient")
+    before = out.read_bytes()
+    replace = Path.replace
+
+    def stopped(self: Path, target: Path) -> Path:
+        if target.name == last:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        compile_file(source, out, "lrp-eps")
+    assert not out.exists() or (out.read_bytes() == before and last == "c.onnx.data")
+    assert files(tmp_path) == ["c.onnx.data", "in"]
+
+
+def test_texts_and_packed_numbers_beside_a_data_file(tmp_path: Path) -> None:
+    """Texts stay in the graph; four-bit numbers that were stored entry by entry are packed."""
+    columns = 4000
+    made = net(
+        f"""g (float[N,4] x) => (float[N,{columns}] y, string[300] words) <float one = {{1}}> {{
+            w = DequantizeLinear(four, one) b = MatMul(x, w) y = Add(b, bias) words = Identity(text) }}""",
+        21,
+    )
+    weights = [
+        numpy_helper.from_array(np.zeros(columns, np.float32), "bias"),
+        helper.make_tensor("text", TensorProto.STRING, [300], [b"word"] * 300),
+        helper.make_tensor("four", TensorProto.INT4, [4, columns], np.arange(4 * columns) % 16 - 8),
+    ]
+    made.graph.initializer.extend(weights)
+    onnx.save_model(made, tmp_path / "m.onnx", save_as_external_data=True, location="m.bin", size_threshold=1000)
+    compile_file(tmp_path / "m.onnx", tmp_path / "c.onnx", output="y")
+    x = np.ones((1, 4), np.float32)
+    found, want = run(tmp_path / "c.onnx", x), run(tmp_path / "m.onnx", x)
+    np.testing.assert_array_equal(found["y"], want["y"])
+    assert found["words"].tolist() == ["word"] * 300
 
 
 def test_small_constants_in_a_data_file_are_read_since_shapes_depend_on_them(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ import onnx_graphsurgeon as gs
 import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
 
-from onnxplain.errors import BadModel
+from onnxplain.compiler import compile_model
+from onnxplain.errors import BadModel, UnsupportedModel
 from onnxplain.ir.load import load
-from onnxplain.ir.weights import DETACH_ABOVE, WeightStore, external_tensors, is_stub
+from onnxplain.ir.weights import DETACH_ABOVE, WeightStore, bytes_of, external_tensors, is_stub
 from tests.running import net
 
 LARGE = np.random.default_rng(0).standard_normal((20, 20)).astype(np.float32)
@@ -96,6 +97,33 @@ def test_numbers_are_read_from_memory_or_from_the_data_file(tmp_path: Path) -> N
 
 
 # Data files
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        (TensorProto.INT2, 3),
+        (TensorProto.UINT2, 3),
+        (TensorProto.INT4, 5),
+        (TensorProto.FLOAT4E2M1, 5),
+        (TensorProto.INT8, 9),
+        (TensorProto.BFLOAT16, 18),
+    ],
+)
+def test_small_numbers_share_bytes(kind: int, size: int) -> None:
+    assert bytes_of(TensorProto(data_type=kind, dims=[3, 3])) == size
+
+
+@pytest.mark.parametrize("kind", ["int2", "uint2"])
+def test_two_bit_weights_are_refused_for_what_they_are(kind: str, tmp_path: Path) -> None:
+    made = net("g (float[N,4] x) => (float[N,3] y) <float s = {1}> { w = DequantizeLinear(q, s) y = MatMul(x, w) }", 25)
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(TensorProto.DataType.Value(kind.upper()))
+    made.graph.initializer.append(numpy_helper.from_array(np.ones((4, 3), dtype), "q"))
+    path = tmp_path / "m.onnx"
+    for external in (False, True):
+        onnx.save_model(made, path, save_as_external_data=external, location="m.bin", size_threshold=0)
+        with pytest.raises(UnsupportedModel, match=rf"node 'w' is 'DequantizeLinear' of {kind}, which was not allowed"):
+            compile_model(path)
 
 
 def outside(location: str, **entries: str) -> TensorProto:

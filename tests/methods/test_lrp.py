@@ -127,6 +127,11 @@ def test_parameters_that_there_are_not() -> None:
         "parameter 'epsilon' of lrp-eps must be of kind float, not 'tiny'.\n  of the epsilon rule"
     )
     assert refusal("lrp-eps", epsilon=float("nan")).startswith("parameter 'epsilon' of lrp-eps must be at least 0")
+    for name, value in (("alpha", "nan"), ("alpha", "inf"), ("beta", "-inf")):
+        assert refusal("lrp-alphabeta", **{name: value}).startswith(
+            f"parameter '{name}' of lrp-alphabeta must be finite, not '{value}'.\n"
+        )
+    assert refusal("lrp-gamma", gamma=float("inf")).startswith("parameter 'gamma' of lrp-gamma must be finite, not inf")
     assert refusal("lrp-eps", compat="captun") == (
         "parameter 'compat' of lrp-eps cannot be 'captun'. Did you mean 'captum'? "
         "The choices are: none, captum, zennit."
@@ -256,10 +261,14 @@ def test_bounds_that_are_not_known_or_make_no_sense() -> None:
         "  Say how pictures become the input (--preprocess), or give it: --set low=NUMBER."
     )
     assert refusal(box, picture_model(), low="0").startswith("the box rule needs the highest input value")
-    assert refusal(box, picture_model(), low="0,0", high="1") == "low has 2 numbers, and the input has 3 channels."
+    assert refusal(box, picture_model(), low="0,0", high="1") == (
+        "low has 2 numbers, and the input has 3 channels: one, or one for each, is needed."
+    )
     assert refusal(box, picture_model(), low="black", high="1") == (
         "low='black' is not a number, nor numbers separated by commas."
     )
+    for low in ("nan", "-inf,0,0"):
+        assert refusal(box, picture_model(), low=low, high="1") == f"low={low!r} must be finite."
     assert refusal(box, picture_model(), low="1", high="0") == "low=1 is not below high=0 in every channel."
     assert (
         refusal(box, picture_model(), low="0,0,0", high="1,0,1")

@@ -182,11 +182,35 @@ def test_of_stacked_inputs_sizes_are_known_to_be_alike(method: str, batch: str |
     assert_near(run(compiled, x)["attribution"], alone, 1e-5)
 
 
-def test_more_chunks_than_a_fixed_model_can_take_are_refused() -> None:
-    model = joining()
-    with pytest.raises(UsageError, match="chunk=2 needs a model that takes several inputs at once") as caught:
-        compile_model(model, IG, steps=4, chunk=2)
-    assert "fixed to a batch of 2" in str(caught.value)
+FIXED = "g (float[2,3] x) => (float[2,3] y) <float[2,3] w = {1,2,3,4,5,6}> { y = Mul(x, w) }"
+OTHER = "g (float[{n},3] x, float[{n},3] scale) => (float[{n},3] y) {{ s = Mul(x, scale) y = Relu(s) }}"
+ACROSS = """g (float[1,3] x) => (float[1,3] y) <int64[1] axis = {0}> {
+    [top] m = ReduceMax(x, axis) y = Sub(x, m) }"""
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (joining(), "Concat (node 'k') may mix them.\n  Leave chunk at 1."),
+        (net(FIXED), "it is fixed to a batch of 2; exported with a dynamic one it may take them.\n  Leave chunk at 1."),
+        (net(ACROSS), "ReduceMax (node 'top') may mix them.\n  Leave chunk at 1."),
+        (
+            net(OTHER.format(n="N")),
+            "'scale', which comes from another input, has the batch too.\n  Leave chunk at 1.",
+        ),
+        (
+            net(OTHER.format(n="2")),
+            "'scale', which comes from another input, has the batch too.\n  Leave chunk at 1.",
+        ),
+    ],
+)
+def test_a_chunk_that_the_model_does_not_take_is_refused_with_the_reason(model: ModelProto, why: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        compile_model(model, IG, input="x", steps=4, chunk=2)
+    assert str(caught.value) == (
+        "chunk=2 needs a model that takes several batches at once, each sample by itself, and of this one that is not "
+        f"sure: {why}"
+    )
 
 
 # Baselines
@@ -286,6 +310,9 @@ SETTINGS: list[tuple[str, dict[str, Any], str]] = [
     (SMOOTH, {"samples": 0}, "parameter 'samples' of smoothgrad must be at least 1, not 0."),
     (SMOOTH, {"samples": 4, "chunk": 5}, "chunk=5 is larger than the 4 inputs there are."),
     (SMOOTH, {"sigma": -0.1}, "parameter 'sigma' of smoothgrad must be at least 0, not -0.1."),
+    (SMOOTH, {"sigma": "inf"}, "parameter 'sigma' of smoothgrad must be finite, not 'inf'."),
+    (IG, {"baseline": "blur", "blur_sigma": 1e999}, "parameter 'blur_sigma' of integrated-gradients must be finite"),
+    (IG, {"steps": float("inf")}, "must be of kind int, not inf."),
     (SMOOTH, {"base": "grad-cam"}, "parameter 'base' of smoothgrad cannot be 'grad-cam'."),
     (SMOOTH, {"variant": "max"}, "parameter 'variant' of smoothgrad cannot be 'max'."),
 ]

@@ -119,6 +119,22 @@ def test_a_name_that_the_model_uses_gets_a_prefix() -> None:
     np.testing.assert_allclose(returned["onnxplain_attribution"], x * [[2, 0, 6, 8]])
 
 
+def test_names_inside_branches_are_taken_too() -> None:
+    model = net(
+        """g (float[N,4] x, bool c) => (float[N,4] y, float[N,4] z) {
+            y = Sigmoid(x)
+            z = If(c) <then_branch = t () => (float[N,4] a) { attribution = Exp(x) a = Neg(attribution) },
+                       else_branch = f () => (float[N,4] b) { target = Neg(x) b = Neg(target) }>
+        }"""
+    )
+    compiled = compile_model(model, input="x", output="y", target="input")
+    onnx.checker.check_model(compiled, full_check=True)
+    assert names_of(compiled.graph.input) == ["x", "c", "onnxplain_target"]
+    assert names_of(compiled.graph.output)[:4] == ["y", "z", "onnxplain_attribution", "heatmap"]
+    feeds = {"x": np.zeros((1, 4), np.float32), "c": np.array(True), "onnxplain_target": np.array([1])}
+    np.testing.assert_array_equal(run(compiled, feeds)["onnxplain_attribution"], [[0, 1, 0, 0]])
+
+
 def test_an_input_may_have_an_outputs_name() -> None:
     model = net("g (float[N,3] attribution) => (float[N,3] noise) { noise = Relu(attribution) }")
     compiled = compile_model(model, "smoothgrad", noise="input", samples=2)

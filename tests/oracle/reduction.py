@@ -26,7 +26,7 @@ def reduction(name: str, function: Reduction) -> None:
             # only the reduction is left out: what happens to each element before and after it stays
             return function(x.unsqueeze(0), [0], False)
         axes = axes or list(range(x.dim()))
-        return function(x, axes, bool(op.integer("keepdims", 1))) if axes else function(x.unsqueeze(0), [0], False)
+        return function(x, axes, op.integer("keepdims", 1) == 1) if axes else function(x.unsqueeze(0), [0], False)
 
 
 for name, function in {
@@ -47,7 +47,7 @@ for name, function in {
 def extreme(name: str, function: Callable[..., Tensor]) -> None:
     @operator(name)
     def handler(op: Op, x: Tensor) -> Tensor:
-        axis, keep = op.integer("axis", 0) % x.dim(), bool(op.integer("keepdims", 1))
+        axis, keep = op.integer("axis", 0) % x.dim(), op.integer("keepdims", 1) == 1
         if not op.integer("select_last_index", 0):
             return function(x, axis, keepdim=keep)
         return x.shape[axis] - 1 - function(x.flip(axis), axis, keepdim=keep)

@@ -227,6 +227,57 @@ def test_the_models_other_inputs_go_by_name() -> None:
         explain(x, scale=[1, 5])
 
 
+WHOLE = """g (float[2,3] x) => (float[2,3] y, float temperature, float[3] table, float mean)
+<float one = {1.5}, float[3] weights = {1, 2, 3}> {
+    y = Relu(x)
+    temperature = Identity(one)
+    table = Identity(weights)
+    mean = ReduceMean<keepdims = 0>(x)
+}"""
+
+
+def test_an_output_without_a_batch_is_returned_once_from_all_portions() -> None:
+    explain = explainer(text(WHOLE.replace("ReduceMean<keepdims = 0>(x)", "Neg(one)")), output="y")
+    x = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
+    result = explain(x)
+    assert result["y"].shape == result["attribution"].shape == (5, 3)
+    np.testing.assert_array_equal(result["temperature"], np.float32(1.5))
+    np.testing.assert_array_equal(result["table"], [1, 2, 3])
+
+
+def test_an_output_of_all_samples_is_not_made_of_portions() -> None:
+    explain = explainer(text(WHOLE), output="y")
+    x = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
+    with pytest.raises(UsageError) as caught:
+        explain(x)
+    assert str(caught.value) == (
+        "the graph takes 2 samples at a time, and its output 'mean' () holds one thing for all of them, so that of 5 "
+        "samples has no meaning.\n"
+        "  Pass at most 2 samples at a time."
+    )
+    np.testing.assert_allclose(explain(x[:2])["mean"], x[:2].mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["target", "baseline", "noise", "images", "self"])
+def test_the_models_other_inputs_may_have_any_name(name: str) -> None:
+    explain = explainer(
+        text(f"g (float[N,3] x, float[3] {name}) => (float[N,3] y) {{ y = Mul(x, {name}) }}"), input="x"
+    )
+    result = explain(np.array([[1, 2, 3]], np.float32), **{name: [1, 5, 1]})
+    np.testing.assert_array_equal(result["attribution"], [[0, 5, 0]])
+
+
+def test_an_input_that_the_model_uses_the_name_of_goes_by_the_graphs_name() -> None:
+    model = text("g (float[N,3] x, float[3] target) => (float[N,3] y) { y = Mul(x, target) }")
+    explain = explainer(model, input="x", target="input")
+    assert explain.argument("target") == "onnxplain_target"
+    x, scale = np.array([[1, 2, 3]], np.float32), [1, 5, 1]
+    np.testing.assert_array_equal(explain(x, target=scale, onnxplain_target=2)["attribution"], [[0, 0, 1]])
+    with pytest.raises(UsageError, match=r"with target 'input' \(.*\): pass onnxplain_target= with the images"):
+        explain(x, target=scale)
+    assert explainer(target="input").argument("target") == "target"
+
+
 def test_what_onnx_runtime_refuses_is_said_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     shape = helper.make_tensor("four", TensorProto.INT64, [2], [-1, 4])
     nodes = [helper.make_node("Reshape", ["x", "four"], ["y"], "r")]

@@ -25,7 +25,7 @@ class Machine:
             def __init__(self, source: bytes, sess_options: Any, providers: list[str], provider_options: Any) -> None:
                 print("*************** EP Error ***************")
                 machine.asked.append((providers, provider_options))
-                self.options = sess_options
+                self.threads = sess_options.intra_op_num_threads
                 self.got = [name for name in providers if works or name == CPU]
 
             def get_providers(self) -> list[str]:
@@ -72,7 +72,7 @@ def test_cuda_that_was_not_built_in_is_refused() -> None:
     assert str(caught.value) == (
         f"CUDAExecutionProvider was asked for, and the installed ONNX Runtime {onnxruntime.__version__} was built "
         f"without it: it has {', '.join(onnxruntime.get_available_providers())}.\n"
-        '  pip uninstall onnxruntime, then pip install "onnxplain[gpu]".'
+        '  pip uninstall onnxruntime, then pip install "onnxruntime-gpu[cuda,cudnn]".'
     )
 
 
@@ -86,8 +86,8 @@ def test_a_silent_fall_back_to_the_cpu_is_refused(
         assert str(caught.value) == (
             "CUDAExecutionProvider was asked for, and ONNX Runtime fell back to CPUExecutionProvider: there is no CUDA "
             "device, or its driver, CUDA or cuDNN cannot be loaded.\n"
-            '  pip install "onnxplain[gpu]" brings the libraries; without such a device use the provider "cpu" or '
-            '"auto".'
+            '  pip install "onnxruntime-gpu[cuda,cudnn]" brings the libraries; without such a device use the provider '
+            '"cpu" or "auto".'
         )
     assert capfd.readouterr() == ("", "")
 
@@ -105,7 +105,7 @@ def test_tf32_and_threads_are_passed_on_when_asked_for(monkeypatch: pytest.Monke
     machine = Machine(monkeypatch, works=True)
     session = open_session(classifier(), "cuda", use_tf32=False, threads=3)
     assert machine.asked == [([CUDA, CPU], [{"use_tf32": "0"}, {}])]
-    assert session.options.intra_op_num_threads == 3
+    assert session.threads == 3
     with pytest.raises(UsageError, match="threads must be at least 1, not 0"):
         open_session(classifier(), threads=0)
 
@@ -116,6 +116,29 @@ def test_other_options_of_cuda_are_passed_on(monkeypatch: pytest.MonkeyPatch) ->
     (_, (settings, none)) = machine.asked[0]
     assert settings == {"prefer_nhwc": "1", "cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "1"}
     assert none == {}
+
+
+def test_a_provider_may_come_with_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, works=True)
+    given = [("cuda", {"prefer_nhwc": True, "device_id": 1}), CPU]
+    open_session(classifier(), given, cuda={"device_id": 2})
+    assert machine.asked == [([CUDA, CPU], [{"prefer_nhwc": "1", "device_id": "2"}, {}])]
+
+
+@pytest.mark.parametrize("wrong", [5, [5], [("cpu",)], [("cpu", 5)], {"cpu": {}}])
+def test_what_names_no_provider_is_refused(wrong: Any) -> None:
+    with pytest.raises(
+        UsageError, match=r"^providers must be a name, or a list of names or of \(name, options\), not "
+    ):
+        open_session(classifier(), wrong)
+
+
+def test_options_that_were_given_stay_as_they_are() -> None:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 2
+    session = open_session(classifier(), "cpu", threads=1, options=options)
+    assert session.get_session_options().intra_op_num_threads == 1
+    assert options.intra_op_num_threads == 2
 
 
 def test_an_unknown_provider_is_named_with_the_nearest() -> None:
@@ -130,7 +153,7 @@ def test_without_onnx_runtime_it_says_what_to_install(monkeypatch: pytest.Monkey
     with pytest.raises(OnnxplainError) as caught:
         open_session(classifier())
     assert "running a graph needs ONNX Runtime" in str(caught.value)
-    assert 'pip install "onnxplain[cpu]", or "onnxplain[gpu]" for CUDA.' in str(caught.value)
+    assert 'pip install onnxruntime, or "onnxruntime-gpu[cuda,cudnn]" for CUDA.' in str(caught.value)
 
 
 def test_files_that_are_no_models_are_refused(tmp_path: Path) -> None:

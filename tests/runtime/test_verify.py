@@ -11,7 +11,7 @@ from onnx import ModelProto, helper, numpy_helper
 import onnxplain
 from onnxplain import Explainer
 from onnxplain.runtime.verify import Check, random_batch, verify
-from tests.runtime.tiny import SHARED, classifier, saved
+from tests.runtime.tiny import SHARED, classifier, saved, text
 
 
 def checks(
@@ -62,6 +62,25 @@ def test_what_the_compiler_makes_keeps_its_promises(tmp_path: Path, method: str,
     found = checks(tmp_path, method, **options)
     assert broken(found) == []
     assert len(found) >= 8
+
+
+@pytest.mark.parametrize("batch", ["N", "2"])
+@pytest.mark.parametrize("samples", [1, 2])
+def test_models_whose_inputs_bear_our_names_and_whose_outputs_lack_the_batch(
+    tmp_path: Path, batch: str, samples: int
+) -> None:
+    graph = f"""g (float[{batch},3] x, float[3] target, float[3] baseline) => (float[{batch},3] y, float mean) {{
+        s = Mul(x, target)
+        y = Add(s, baseline)
+        mean = ReduceMean<keepdims = 0>(baseline)
+    }}"""
+    source = saved(text(graph), tmp_path / "model.onnx")
+    settings = {"input": "x", "output": "y", "target": "input", "baseline": "input", "steps": 2}
+    onnxplain.compile_file(source, tmp_path / "explained.onnx", "integrated-gradients,gradient", **settings)
+    explain = Explainer(tmp_path / "explained.onnx", "cpu")
+    found = list(verify(tmp_path / "explained.onnx", explain, source, [random_batch(explain)[:samples]]))
+    assert broken(found) == []
+    assert "a class out of range is answered by NaN" in [check.promise for check in found]
 
 
 def other_weights(model: ModelProto) -> None:

@@ -109,7 +109,8 @@ def _entry(file: _File, index: int, line: Mapping[str, Any]) -> Entry:
             wanted = "true or false" if isinstance(defaults[key], bool) else "a number"
             raise UsageError(f"{file.at(index, key)}: {key} must be {wanted}, not {value!r}.")
         if not 0 <= value < math.inf:
-            raise UsageError(f"{file.at(index, key)}: {key} must be at least 0, not {value:g}.")
+            wanted = "at least 0" if value < 0 else "finite"
+            raise UsageError(f"{file.at(index, key)}: {key} must be {wanted}, not {value:g}.")
     values = {**defaults, **given}
     if kind == "alpha-beta" and abs(values["alpha"] - values["beta"] - 1) > 1e-9:
         raise UsageError(

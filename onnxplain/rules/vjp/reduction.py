@@ -19,7 +19,7 @@ def reduced_axes(g: Builder, s: Site) -> list[int]:
 
 def spread(g: Builder, s: Site, v: Value) -> Value:
     """v, which has the shape of the node's output, with the reduced axes back as axes of size one."""
-    return v if s.attr("keepdims", 1) else g.unsqueeze(v, reduced_axes(g, s))
+    return v if s.attr("keepdims", 1) == 1 else g.unsqueeze(v, reduced_axes(g, s))
 
 
 @vjp("ReduceSum")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +53,7 @@ def resize(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
     if s.attr("mode", "nearest") == "nearest" and (changes is None or not all(c.whole for c in changes)):
         return (put_back(g, s, dy, np.int32),)
     if changes is None:
-        raise s.unsized(f"with mode={s.attr('mode')} and its factors or its aspect")
+        raise s.unsized(f"with mode={s.attr('mode')} and its factors, or sizes that keep its proportions,")
     for change in changes:
         matrix = g.constant(_matrix(g, s, change), dy.dtype) if change.known else _running_matrix(g, s, change, dy)
         dy = _along(g, dy, matrix, change.axis)
@@ -65,12 +66,22 @@ def _changes(g: Builder, s: Site) -> list[Change] | None:
     axes = [a % x.rank for a in s.attr("axes", range(x.rank))]
     if scales is None or scales.shape == (0,):
         if s.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
-            return None
+            return _in_proportion(g, s, axes)
         return [Change(a, x.shape[a], y.shape[a], None) for a in axes if x.shape[a] is None or x.shape[a] != y.shape[a]]
     if not scales.is_constant:
         return None
     factors = {axis: float(by) for axis, by in zip(axes, s.numbers(g, 2), strict=True)}
     return [Change(axis, x.shape[axis], y.shape[axis], by) for axis, by in factors.items() if by != 1]
+
+
+def _in_proportion(g: Builder, s: Site, axes: Sequence[int]) -> list[Change] | None:
+    """The axes of a Resize that keeps the proportions: all by one factor, which the sizes that it is to reach give."""
+    have, want = [s[0].shape[a] for a in axes], list(s.numbers(g, 3)) if s[3].is_constant else []
+    if not want or not all(isinstance(size, int) for size in have):
+        return None
+    among = min if s.attr("keep_aspect_ratio_policy") == "not_larger" else max
+    factor = float(among(np.float32(w) / np.float32(h) for h, w in zip(have, want, strict=True)))
+    return [Change(a, s[0].shape[a], s.y.shape[a], factor) for a in axes if factor != 1]
 
 
 def _along(g: Builder, dy: Value, matrix: Value, axis: int) -> Value:
@@ -115,5 +126,6 @@ def _matrix(g: Builder, s: Site, change: Change) -> Array:
         operands = ["x", "", "scales"]
     (matrix,) = evaluate(helper.make_node("Resize", operands, ["y"], **attrs), given, g.opset, whole=True) or (None,)
     if matrix is None or matrix.shape != (have, want):
-        raise s.refused(f"from {have} to {want} elements")
+        by = "" if change.factor is None else f" by the factor {change.factor:g}, rounded up to a whole number"
+        raise s.refused(f"from {have} to {want} elements{by}")
     return matrix

@@ -30,6 +30,8 @@ class Window:
         """
         given = s.attr("kernel_shape") or s[1].shape[2:]
         kernel = [int(k) for k in given if isinstance(k, int)]
+        if left := s.y.g.model.left.get(s.name):
+            raise s.refused(f"with {left.rstrip('.')}")
         if s.attr("auto_pad", "NOTSET") != "NOTSET":
             raise s.unsized(f"with auto_pad={s.attr('auto_pad')} and sizes")
         if len(kernel) < len(given):

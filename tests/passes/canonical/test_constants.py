@@ -7,7 +7,7 @@ import onnx_graphsurgeon as gs
 import pytest
 
 from onnxplain.passes.canonical.constants import FoldConstants, LiftConstants
-from tests.passes.graphs import assert_unchanged, node, numbers, operators, refusals, typed
+from tests.passes.graphs import assert_unchanged, canonical, node, numbers, operators, refusals, results, typed
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,8 @@ from tests.passes.graphs import assert_unchanged, node, numbers, operators, refu
         ("value_floats = [1.5, 2.5]", [1.5, 2.5], np.float32),
         ("value_int = 3", 3, np.int64),
         ("value_ints = [3, 4]", [3, 4], np.int64),
+        ('value_string = "a"', "a", np.object_),
+        ('value_strings = ["a", "b"]', ["a", "b"], np.object_),
     ],
 )
 def test_every_kind_of_constant_becomes_an_initialiser(attribute: str, expected: object, dtype: type) -> None:
@@ -35,6 +37,15 @@ def test_lifting_counts_and_changes_nothing_twice() -> None:
     model = typed(text)
     assert refusals(model, LiftConstants()) == (0, ())
     assert_unchanged(model, text, [(2,)])
+
+
+@pytest.mark.parametrize("constant", ['value_strings = ["a"]', 'value = string[1] {"a"}'])
+def test_texts_are_carried_along(constant: str) -> None:
+    """What is computed of them stays computed: onnx-graphsurgeon cannot write an array of texts."""
+    text = f"""g (float[N,2] x) => (float[N,2] y, string[2] words) {{
+        y = Relu(x) c = Constant<{constant}>() e = Identity(c) words = Concat<axis = 0>(e, c) }}"""
+    model, _ = canonical(text)
+    assert results(model, 1, 2)["words"].tolist() == ["a", "a"]
 
 
 SHAPES = """g (float[N,3,4] x) => (float[N,12] y) {

@@ -40,6 +40,12 @@ def test_an_input_without_a_batch_is_refused() -> None:
         select_input(canonical("g (float[3] x) => (float[3] y) { y = Relu(x) }")[0], None)
 
 
+def test_an_input_of_nothing_is_refused() -> None:
+    with pytest.raises(UnsupportedModel) as caught:
+        select_input(canonical("g (float[2,0] x) => (float[2,0] y) { y = Relu(x) }")[0], None)
+    assert str(caught.value) == "input 'x' has shape [2, 0] and so holds nothing to explain."
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

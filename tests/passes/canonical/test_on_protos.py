@@ -134,3 +134,16 @@ def test_a_model_that_contradicts_itself_is_refused() -> None:
     model = net(f"g (float[2,3] x) => (float[a,b] y) <float[4,5] w = {{{numbers}}}> {{ y = MatMul(x, w) }}")
     with pytest.raises(BadModel, match="contradicts itself"):
         applied(InferShapes(), model)
+
+
+def test_a_window_that_its_operand_cannot_hold_is_refused() -> None:
+    """ONNX's inference and checker take it, and of a size below zero much goes wrong later."""
+    model = net(
+        "g (float[N,2,6,6] x) => (float[N,2,h,w] y) { [pool] y = MaxPool<kernel_shape=[15,2], strides=[2,2]>(x) }"
+    )
+    with pytest.raises(BadModel) as caught:
+        compile_model(model)
+    assert str(caught.value) == (
+        "the given ModelProto is broken: node 'pool' (MaxPool) would return a tensor of sizes ['N', 2, -3, 3].\n"
+        "  Its operand is smaller than its window: export the model for larger inputs."
+    )

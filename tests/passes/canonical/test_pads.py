@@ -77,6 +77,7 @@ TRANSPOSED = [
     "output_shape = [13, 12], strides = [2, 2]",
     "output_shape = [12, 13], strides = [2, 2], output_padding = [1, 1]",
     'output_shape = [13, 13], strides = [2, 2], auto_pad = "SAME_UPPER"',
+    "output_shape = [25, 24], strides = [4, 4]",
 ]
 
 
@@ -98,6 +99,31 @@ def test_transposed_convolutions(attributes: str) -> None:
     returned = run(compile_model(whole), x)
     truth = gradient(whole, x, returned["explained_class"])
     assert_near(returned["attribution"], truth.numpy(), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "why"),
+    [
+        (
+            'auto_pad = "SAME_UPPER"',
+            "with auto_pad=SAME_UPPER and strides beyond its window, of which ONNX and ONNX Runtime make outputs of "
+            "different sizes.\n  Export it with pads instead of auto_pad.",
+        ),
+        (
+            "output_shape = [99, 99]",
+            "with output_shape=[99, 99], which is more than its windows can reach and which ONNX Runtime does not "
+            "run.\n"
+            "  Export it with pads instead of output_shape.",
+        ),
+    ],
+)
+def test_strides_beyond_the_window(attributes: str, why: str) -> None:
+    text = f"""g (float[N,1,3,3] x) => (float[N,1] y) <float[1,1,2,2] w = {{1,2,3,4}}> {{
+        [up] c = ConvTranspose<strides=[3,3], kernel_shape=[2,2], {attributes}>(x, w)
+        p = GlobalAveragePool(c) y = Flatten(p) }}"""
+    with pytest.raises(UnsupportedOp) as caught:
+        compile_model(net(text))
+    assert str(caught.value) == f"there is no derivative for 'ConvTranspose' (node 'up') {why}"
 
 
 def test_a_pad_on_some_axes_names_all_of_them() -> None:
@@ -138,12 +164,44 @@ def test_a_last_window_that_runtimes_leave_out_is_left_out_by_the_pads(
     [
         "MaxPool<kernel_shape=[3,3], strides=[2,2], ceil_mode=1>",  # every window starts in the input
         "MaxPool<kernel_shape=[2,2], strides=[2,2], pads=[1,1,1,1]>",
-        "AveragePool<kernel_shape=[2,2], strides=[2,2], pads=[1,1,1,1], ceil_mode=1, count_include_pad=1>",
+        "AveragePool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1], ceil_mode=1, count_include_pad=1>",
     ],
 )
 def test_other_pools_keep_their_pads(pool: str) -> None:
     model = typed(f"g (float[N,3,7,7] x) => (float[N,3,h,w] p) {{ p = {pool}(x) }}")
     assert refusals(model, ExplicitPads()) == (0, ())
+
+
+@pytest.mark.parametrize("method", ["gradient", "integrated-gradients"])
+@pytest.mark.parametrize(
+    ("sides", "attributes", "pads", "ceil"),
+    [
+        ((7, 7), "kernel_shape=[2,2], strides=[2,2], pads=[1,1,1,1]", [1, 1, 0, 0], 0),
+        ((8, 8), "kernel_shape=[2,2], strides=[2,2], pads=[0,0,1,1]", [0, 0, 0, 0], 0),
+        # The first axis loses its last window, and along the second one reaches beyond the pads, which is not counted.
+        ((7, 8), "kernel_shape=[2,3], strides=[2,3], pads=[1,0,1,0]", [1, 0, 0, 0], 1),
+        # What is cut off is read by no window.
+        ((8, 7), "kernel_shape=[1,4], strides=[3,2], pads=[0,2,0,2]", [0, 2, 0, 2], 1),
+    ],
+)
+def test_a_mean_that_counts_pads_keeps_its_counts(
+    sides: tuple[int, int], attributes: str, pads: list[int], ceil: int, method: str
+) -> None:
+    text = f"""g (float[N,1,{sides[0]},{sides[1]}] x) => (float[N,1] y) {{
+        p = AveragePool<{attributes}, ceil_mode=1, count_include_pad=1>(x)
+        d = Add(p, p) r = Relu(d) q = Mul(r, r) m = GlobalAveragePool(q) y = Flatten(m) }}"""
+    model = typed(text)
+    assert refusals(model, ExplicitPads())[0] == 1
+    assert (node(model, "p").attrs["pads"], node(model, "p").attrs.get("ceil_mode", 0)) == (pads, ceil)
+    assert_unchanged(model, text, [(2, 1, *sides)])
+    x = np.random.default_rng(0).standard_normal((2, 1, *sides)).astype(np.float32)
+    found = run(compile_model(net(text), method, target=0, **({} if method == "gradient" else {"steps": 2})), x)
+    for i in range(8):
+        moved = x.copy()
+        moved[:, 0, i % sides[0], (3 * i) % sides[1]] += 1e-2
+        slope = (run(net(text), moved)["y"] - found["y"])[:, 0] / 1e-2
+        if method == "gradient":
+            np.testing.assert_allclose(found["attribution"][:, 0, i % sides[0], (3 * i) % sides[1]], slope, atol=2e-3)
 
 
 def test_what_adds_to_such_a_pool_still_loads_in_an_older_opset() -> None:

@@ -65,6 +65,13 @@ def test_a_scatter_stays_where_it_adds_to_something() -> None:
     assert [d.why for d in declined] == ["it adds to something"]
 
 
+def test_a_scatter_of_nothing_is_what_it_adds_to() -> None:
+    text = """g (float[N,3] x) => (float[N,3] y) <int64[0] none = {}> {
+        e = Gather<axis=1>(x, none) r = Relu(x) y = Concat<axis=1>(e, r) }"""
+    x = np.array([[1, -2, 3]], np.float32)
+    np.testing.assert_array_equal(run(onnxplain.compile_model(net(text), target=2), x)["attribution"], [[0, 0, 1]])
+
+
 # Whole networks, every method
 
 

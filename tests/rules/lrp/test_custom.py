@@ -221,6 +221,9 @@ WRONG = {
     "a negative parameter": (
         '[[rule]]\nlayer = "any"\nrule = "gamma"\ngamma = -0.5',
         "mine.toml, line 4, column 9: gamma must be at least 0, not -0.5."),
+    "an infinite parameter": (
+        '[[rule]]\nlayer = "any"\nrule = "gamma"\ngamma = inf',
+        "mine.toml, line 4, column 9: gamma must be finite, not inf."),
     "alpha and beta that do not conserve": (
         '[[rule]]\nlayer = "any"\nrule = "alpha-beta"\nalpha = 3',
         "mine.toml, line 3, column 8: alpha=3, beta=1: relevance is conserved only for alpha = beta + 1."),

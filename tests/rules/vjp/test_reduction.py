@@ -34,6 +34,7 @@ CASES = [
                  x=positive(2, 3, 4), axes=[-1, -2]),
             case(op, f"y = {op}<keepdims=0>(x, axes)", lambda x, f=f: f(x, (0, 2), False),
                  x=positive(2, 3, 4), axes=[0, 2]),
+            case(op, f"y = {op}<keepdims=2>(x, axes)", lambda x, f=f: f(x, (1,), False), x=positive(2, 3), axes=[1]),
             case(op, f"y = {op}<keepdims=0>(x)", lambda x, f=f: f(x, (0, 1), False), x=positive(2, 3)),
             case(op, f"y = {op}(x)", lambda x, f=f: f(x, (0, 1), True), x=positive(2, 3)),
             case(op, f"y = {op}(x, axes)", lambda x, f=f: f(x, (0, 1), True), x=positive(2, 3), axes=[]),

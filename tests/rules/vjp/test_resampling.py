@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch.nn.functional as F
 
@@ -104,3 +105,33 @@ def test_one_element_alone_is_read_where_the_runtime_reads_it(mode: str) -> None
         moved[:, *at] += 1
         change = explained(net(text), moved)["y"] - returned["y"]
         np.testing.assert_allclose(returned["attribution"][:, *at], change[:, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("policy", "asked", "sizes", "coordinates"),
+    [
+        ("not_larger", (9, 9), (6, 9), "half_pixel"),
+        ("not_larger", (3, 3), (2, 3), "asymmetric"),
+        ("not_smaller", (6, 6), (6, 9), "half_pixel"),
+        ("not_smaller", (9, 9), (9, 14), "align_corners"),
+        ("not_larger", (4, 9), (4, 6), "half_pixel"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+def test_sizes_that_keep_the_proportions(
+    policy: str, asked: tuple[int, int], sizes: tuple[int, int], coordinates: str, mode: str
+) -> None:
+    """The same as the sizes that come of it; aligned corners depend on those alone, be they rounded up."""
+
+    def network(wanted: tuple[int, int], attributes: str) -> onnx.ModelProto:
+        return net(f"""g (float[N,1,4,6] x) => (float[N,2] y)
+            <int64[2] sizes = {{{wanted[0]}, {wanted[1]}}}, float[1,2] w = {{1, -2}}> {{
+            r = Resize<mode="{mode}", coordinate_transformation_mode="{coordinates}", axes=[2, 3]{attributes}>
+                (x, "", "", sizes)
+            q = Mul(r, r) p = GlobalAveragePool(q) f = Flatten(p) y = MatMul(f, w) }}""")
+
+    x = np.random.default_rng(0).standard_normal((2, 1, 4, 6)).astype(np.float32)
+    kept = explained(network(asked, f', keep_aspect_ratio_policy="{policy}"'), x, target=0)
+    plain = explained(network(sizes, ""), x, target=0)
+    np.testing.assert_allclose(kept["y"], plain["y"], rtol=1e-6)
+    np.testing.assert_allclose(kept["attribution"], plain["attribution"], rtol=1e-5, atol=1e-6)
