@@ -139,8 +139,8 @@ def test_names_of_other_classes_are_refused(folder: Path, name: str, text: str, 
 
 
 def test_some_classes_may_lack_a_name(folder: Path) -> None:
-    for name, text in (("some.json", '{"0":"ant"}'), ("labels.txt", "ant\nbee\ncat\ndog\n\n\n")):
-        (folder / name).write_text(text)
+    for name, lines_ in (("some.json", '{"0":"ant"}'), ("labels.txt", "ant\nbee\ncat\ndog\n\n\n")):
+        (folder / name).write_text(lines_)
         result = program(
             "explain", folder / "explained.onnx", folder / "in/a.png", "--labels", folder / name, "-o", folder / "out"
         )
