@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from onnxplain import interface
-from onnxplain.errors import UsageError
+from onnxplain.errors import UnsupportedModel, UsageError
 from onnxplain.interface import Metadata, Names
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.emitter import tensor_names
@@ -20,7 +20,7 @@ from onnxplain.passes.canonical.inputs import select_input
 from onnxplain.passes.canonical.scores import Scores, scores_of, select_output
 from onnxplain.passes.explain import target as targets
 from onnxplain.passes.explain.grid import grids
-from onnxplain.passes.explain.place import MEAN, Place, place_of
+from onnxplain.passes.explain.place import MEAN, Place, place_of, shown
 from onnxplain.passes.explain.target import Target
 from onnxplain.passes.explain.trace import Trace, trace
 
@@ -103,6 +103,7 @@ def open_model(subject: Model, request: Request) -> Opened:
     output = select_output(subject, request.output, request.output_index)
     found = scores_of(output)
     scores = g.wrap(found.tensor)
+    _refuse_other_batch(x, scores)
     forward = trace(g, list(subject.graph.nodes), x, scores)
     place, logits = _place(g, forward, layout, found, request)
     if scores.rank < 2 or place.axis != 1 or place.at is not None:
@@ -123,6 +124,28 @@ def open_model(subject: Model, request: Request) -> Opened:
         place=place if place.at is not None else None,
         told=scores.name == output.name or (place.at != MEAN and scores.shape == tuple(output.shape or ())),
     )
+
+
+def _refuse_other_batch(x: Value, scores: Value) -> None:
+    """Raises: UnsupportedModel where the first axes of input and scores are seen not to be one batch.
+
+    A name of the input's batch with one sample in the scores is let pass: exporters write a Reshape to (1, ...).
+    """
+    of_input, of_scores = x.shape[0], scores.shape[0]
+    if isinstance(of_scores, int) and isinstance(of_input, int):
+        other = of_scores != of_input
+    elif isinstance(of_scores, int):
+        other = of_scores != 1 or (x.rank == 3 and x.shape[1] == 1)  # (T, 1, F): the batch of one comes second
+    else:
+        named = isinstance(of_scores, str) and of_scores != of_input
+        other = (named and of_scores in x.shape[1:]) or (named and of_input in scores.shape[1:])
+    if other:
+        raise UnsupportedModel(
+            f"input {x.name!r} has shape {shown(x)} and the scores {scores.name!r} have {shown(scores)}: their first "
+            "axes are not one batch.\n"
+            "  Both must begin with it, (N, ...) and (N, classes): each sample is explained by itself.\n"
+            "  Export the model with a batch axis in front, of one if there is but one sample."
+        )
 
 
 def _place(g: Builder, forward: Trace, layout: Layout, found: Scores, request: Request) -> tuple[Place, Value]:
