@@ -105,7 +105,7 @@ def reading(
         subject, log = canonicalise(source)
         wanted = {each.name: each for method, settings in chosen.items() for each in method.passes(settings)}
         run_passes(subject, wanted.values(), log)
-        yield open_model(subject, request), log
+        yield open_model(subject, request, coarse=all(method.coarse for method in chosen)), log
 
 
 def chosen_methods(names: str, parameters: Mapping[str, Any]) -> dict[Method, dict[str, Any]]:

@@ -87,8 +87,11 @@ class Opened:
         return self.g.wrap(next(t for t in self.subject.graph.inputs if t.name == self.inputs[role]))
 
 
-def open_model(subject: Model, request: Request) -> Opened:
-    """Find the input and the scores. Raises: UsageError or UnsupportedModel where the model is no such classifier."""
+def open_model(subject: Model, request: Request, *, coarse: bool = False) -> Opened:
+    """Find the input and the scores. Raises: UsageError or UnsupportedModel where the model is no such classifier.
+
+    coarse: whether maps are of a layer alone, for which the input may hold integers.
+    """
     compiled = Metadata.read(subject.notes.model)
     if compiled is not None:
         raise UsageError(
@@ -96,7 +99,7 @@ def open_model(subject: Model, request: Request) -> Opened:
             "  Compile the model that it was made from."
         )
     g = Builder(subject)
-    x = g.wrap(select_input(subject, request.input))
+    x = g.wrap(select_input(subject, request.input, coarse=coarse))
     layout = layout_of(x.tensor, request.layout)
     for name in ("mean", "std"):
         refuse_other_count(f"preprocess: {name}", np.size((request.preprocess or {}).get(name, 0)), x.tensor, layout)

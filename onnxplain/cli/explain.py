@@ -81,7 +81,6 @@ def explain_command(
     """
     from onnxplain.runtime.images import PictureInput, find, read
     from onnxplain.runtime.overlay import check_alpha, check_colormap
-    from onnxplain.runtime.preprocess import Preprocess
     from onnxplain.runtime.results import Results, labels_by_class, read_labels
 
     check_colormap(colormap)
@@ -104,7 +103,7 @@ def explain_command(
         preprocess=asked,
     )
     explain, told = _opened(model, request, not method, provider, {"threads": threads, "cuda": o.cuda(cuda)})
-    how = asked or _recorded(explain) or _assumed(Preprocess())
+    how = asked or _recorded(explain) or _assumed(explain)
     pictures = PictureInput.of(explain.input, explain.layout, how, o.size(size))
     names = {} if labels is None or named is None else labels_by_class(named, explain.classes, labels)
     failed = 0
@@ -181,7 +180,12 @@ def _recorded(explain: Explainer) -> Preprocess | None:
     return None if entries is None else Preprocess.from_dict(entries)
 
 
-def _assumed(default: Preprocess) -> Preprocess:
+def _assumed(explain: Explainer) -> Preprocess:
+    from onnxplain.runtime.preprocess import Preprocess
+
+    default = Preprocess.assumed(explain.input.dtype)
+    if default != Preprocess():
+        return default  # an input of integers takes pixels as they are
     report.say(
         "note: the model does not say how pixels become its input, so pixel / 255 is assumed (--preprocess unit).\n"
         "  If it was trained otherwise the explanation is wrong without looking it: say how with --preprocess,\n"

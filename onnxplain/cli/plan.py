@@ -19,7 +19,6 @@ from onnxplain.errors import OnnxplainError, UnsupportedModel
 from onnxplain.ir.site import Site
 from onnxplain.ir.value import Value
 from onnxplain.methods import REGISTRY
-from onnxplain.methods.heatmap import activation
 from onnxplain.methods.method import Method
 from onnxplain.opening import Opened, Request, select
 from onnxplain.passes.base import PassLog
@@ -144,14 +143,13 @@ def _planned(opened: Opened, method: Method, settings: Mapping[str, Any]) -> Pla
 
 def plan_of(opened: Opened, method: Method, settings: Mapping[str, Any]) -> Plan:
     """The walk of a method over a model, node by node."""
-    coarse = method.reduce is activation
-    layers = _layers(opened, settings) if coarse or "layer" in settings else ()
+    layers = _layers(opened, settings) if method.coarse or "layer" in settings else ()
     if method.composite is None:
         return Plan(method.name, (), layers, "")
     rules = method.composite(settings)
     walked = (
         opened.forward.since(find_tap(opened.forward, opened.layout, str(settings.get("layer") or "")).value)
-        if coarse
+        if method.coarse
         else opened.forward.stepping(rules.steps)
     )
     steps = tuple(

@@ -127,6 +127,7 @@ def _pictures(
     from onnxplain.runtime.images import PictureInput, find, read
     from onnxplain.runtime.preprocess import Preprocess
 
-    recorded = Preprocess.from_dict(explain.metadata.preprocess or {})
-    pictures = PictureInput.of(explain.input, explain.layout, asked or recorded, size)
+    recorded = explain.metadata.preprocess
+    said = Preprocess.assumed(explain.input.dtype) if recorded is None else Preprocess.from_dict(recorded)
+    pictures = PictureInput.of(explain.input, explain.layout, asked or said, size)
     return [pictures.prepare(read(path))[0][None] for path in find(images)]

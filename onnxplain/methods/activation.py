@@ -141,6 +141,7 @@ GRAD_CAM = Method(
     source="Selvaraju et al. 2017; survey eq. 9, 10",
     attribute=grad_cam,
     reduce=activation,
+    coarse=True,
     composite=lambda settings: DERIVATIVE,
     parameters=(LAYER,),
 )
@@ -166,6 +167,7 @@ CAM = Method(
     source="Zhou et al. 2016, eq. 2; survey sec. 4.6",
     attribute=cam,
     reduce=activation,
+    coarse=True,
 )
 
 FEM = Method(
@@ -174,6 +176,7 @@ FEM = Method(
     source="Fuad et al. 2020; survey eq. 26",
     attribute=fem,
     reduce=activation,
+    coarse=True,
     parameters=(
         LAYER,
         Parameter(

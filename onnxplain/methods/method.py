@@ -91,6 +91,7 @@ class Method:
                 what comes back then has one operator less to pass.
     afterwards: rewrites of the whole graph when all is emitted and what is not read is gone.
     source:     paper and equations.
+    coarse:     whether its map is of a layer and needs no derivative by the input, which may then hold integers.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Method:
     passes: Callable[[Settings], tuple[Pass[Model], ...]] = lambda settings: (FoldBatchNorm(),)
     afterwards: Callable[[Settings], tuple[Pass[Model], ...]] = lambda settings: ()
     parameters: tuple[Parameter, ...] = ()
+    coarse: bool = False
 
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All parameters, checked. Raises: UsageError for one that does not exist or a wrong value."""

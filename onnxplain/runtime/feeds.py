@@ -45,7 +45,7 @@ def batched(port: Port, array: Array) -> Array:
 
     Raises: UsageError if the shape does not fit, the dtype cannot be converted without loss, or these are raw pixels.
     """
-    if array.dtype == np.uint8 and port.dtype.kind != "u":
+    if array.dtype == np.uint8 and port.dtype.kind not in "iu":
         raise UsageError(
             f"the images hold uint8, which are pixels from 0 to 255 as they come from a file, and {port}.\n"
             "  Preprocess them as the model was trained: onnxplain.runtime.preprocess.Preprocess does the usual ones.\n"

@@ -68,7 +68,13 @@ class PictureInput:
         if self.size is not None:
             seen = resized(seen, self.size, self.preprocess.resize)
         pixels = np.asarray(seen).reshape(seen.height, seen.width, self.channels)
-        values = self.preprocess.apply(pixels).astype(self.port.dtype)
+        values = self.preprocess.apply(pixels)
+        if self.port.dtype.kind in "iu" and (values < 0).any() | (values != values.round()).any():
+            raise UsageError(
+                f"{self.port}, whole numbers, and the preprocessing makes others of the pixels.\n"
+                "  Leave it out, or say --preprocess raw."
+            )
+        values = values.astype(self.port.dtype)
         return (values if self.layout.channel == 3 else values.transpose(2, 0, 1)), seen
 
 

@@ -61,6 +61,11 @@ class Preprocess:
         return PREPROCESSES[name]
 
     @staticmethod
+    def assumed(dtype: np.dtype[Any]) -> Preprocess:
+        """For a model that does not say: pixels as they are where its input holds integers, else "unit"."""
+        return Preprocess.named("raw" if dtype.kind in "iu" else "unit")
+
+    @staticmethod
     def from_dict(entries: Mapping[str, Any]) -> Preprocess:
         """What `to_dict` made, from a model's metadata. Raises: UsageError for entries that it does not know."""
         known = Preprocess.__dataclass_fields__

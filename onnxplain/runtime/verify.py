@@ -63,13 +63,15 @@ def random_batch(explain: Explainer, seed: int = 0, size: tuple[int, int] | None
     rng = np.random.default_rng(seed)
     shape = _sizes(port, layout, size)
     if len(shape) != 4:
-        return rng.standard_normal(shape).astype(port.dtype)
+        return (rng.integers(0, 2, shape) if port.dtype.kind in "iu" else rng.standard_normal(shape)).astype(port.dtype)
     channels = shape[layout.channel or 1]
     height, width = (shape[axis] for axis in layout.spatial)
     side = -(-max(height, width) // 8)
     blobs = rng.uniform(0, 255, (shape[0], 8, 8, channels)).repeat(side, 1).repeat(side, 2)[:, :height, :width]
     pixels = np.clip(blobs + rng.normal(0, 25, blobs.shape), 0, 255)
-    values = Preprocess.from_dict(explain.metadata.preprocess or {}).apply(pixels).astype(port.dtype)
+    recorded = explain.metadata.preprocess
+    how = Preprocess.assumed(port.dtype) if recorded is None else Preprocess.from_dict(recorded)
+    values = how.apply(pixels).astype(port.dtype)
     return values if layout.channel == 3 else values.transpose(0, 3, 1, 2)
 
 

@@ -11,9 +11,10 @@ from onnxplain.errors import UnsupportedModel, UsageError, enumerated, nearest
 from onnxplain.ir.model import Model
 
 
-def select_input(model: Model, name: str | None) -> gs.Tensor:
+def select_input(model: Model, name: str | None, *, coarse: bool = False) -> gs.Tensor:
     """The input to explain.
 
+    coarse: whether maps are of a layer alone, for which the input may hold integers.
     Raises: UsageError if the model has several and none was named, or the name is not one of them;
             UnsupportedModel if it does not hold real numbers.
     """
@@ -24,10 +25,11 @@ def select_input(model: Model, name: str | None) -> gs.Tensor:
     if name is not None and name not in inputs:
         raise UsageError(f"{model.name} has no input {name!r}. {nearest(name, inputs, kind='inputs')}")
     chosen = model.graph.inputs[0] if name is None else inputs[name]
-    if not _is_real(chosen):
+    if not _is_real(chosen) and not (coarse and _is_whole(chosen)):
+        instead = ", or choose a map of a layer, such as grad-cam" if _is_whole(chosen) else ""
         raise UnsupportedModel(
             f"input {chosen.name!r} holds {_kind(chosen)}, and an attribution needs real numbers.\n"
-            "  Export the model with a float input: do the conversion from integers before the graph."
+            f"  Export the model with a float input: do the conversion from integers before the graph{instead}."
         )
     if chosen.shape is None or len(chosen.shape) < 2:
         raise UnsupportedModel(
@@ -43,6 +45,11 @@ def _is_real(tensor: gs.Tensor) -> bool:
     if tensor.dtype is None or isinstance(tensor.dtype, int):
         return bool(tensor.dtype == TensorProto.BFLOAT16)
     return np.dtype(tensor.dtype) == ml_dtypes.bfloat16 or bool(np.issubdtype(np.dtype(tensor.dtype), np.floating))
+
+
+def _is_whole(tensor: gs.Tensor) -> bool:
+    """Whether it holds integers of a type that NumPy has."""
+    return not isinstance(tensor.dtype, int) and bool(np.issubdtype(np.dtype(tensor.dtype), np.integer))
 
 
 def _kind(tensor: gs.Tensor) -> str:

@@ -189,7 +189,8 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str], int, str]] = {
         compiling(),
         1,
         "UnsupportedModel: input 'tokens' holds int64, and an attribution needs real numbers.\n"
-        "  Export the model with a float input: do the conversion from integers before the graph.",
+        "  Export the model with a float input: do the conversion from integers before the graph, or choose a map of a "
+        "layer, such as grad-cam.",
     ),
     "string input": (
         put("g (string[N,4] words) => (float[N,4] y) { y = lab.Embed(words) }"),

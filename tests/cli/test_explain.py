@@ -16,7 +16,7 @@ import onnxplain
 from onnxplain.runtime.images import read
 from onnxplain.runtime.preprocess import Preprocess
 from tests.cli.program import listing, program
-from tests.runtime.tiny import SHARED, classifier, saved, text
+from tests.runtime.tiny import SHARED, classifier, of_bytes, saved, text
 
 ASSUMED = (
     "note: the model does not say how pixels become its input, so pixel / 255 is assumed (--preprocess unit).\n"
@@ -145,6 +145,22 @@ def test_some_classes_may_lack_a_name(folder: Path) -> None:
             "explain", folder / "explained.onnx", folder / "in/a.png", "--labels", folder / name, "-o", folder / "out"
         )
         assert result.exit_code == 0, result.stderr
+
+
+def test_a_model_of_raw_pixels_takes_them_as_they_are(folder: Path) -> None:
+    """Nothing is assumed aloud: an input of uint8 leaves no choice."""
+    model = saved(of_bytes(), folder / "bytes.onnx")
+    result = program("explain", model, folder / "in/a.png", "-m", "grad-cam,fem", "-o", folder / "out")
+    assert (result.exit_code, "note:" in result.stderr) == (0, False)
+    result = program("explain", model, folder / "in/a.png", "-m", "fem", "-o", folder / "out", "--preprocess", "unit")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "UsageError: input 'pixels' takes uint8 (N, 3, 8, 8), whole numbers, and the preprocessing makes others of the "
+        "pixels.\n  Leave it out, or say --preprocess raw.\n"
+    )
+    assert program("compile", model, "-m", "cam", "-o", folder / "cam.onnx").exit_code == 0
+    checked = program("verify", folder / "cam.onnx", "--against", model, "--images", folder / "in/a.png")
+    assert checked.exit_code == 0, checked.stderr
 
 
 def test_an_unreadable_picture_is_reported_and_the_rest_goes_on(folder: Path) -> None:

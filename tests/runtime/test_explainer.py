@@ -9,9 +9,10 @@ from onnx import ModelProto, TensorProto, helper
 
 import onnxplain
 from onnxplain import Explainer, OnnxplainError, UsageError
+from onnxplain.errors import UnsupportedModel
 from onnxplain.ir.layout import Layout
 from onnxplain.runtime.preprocess import Preprocess
-from tests.runtime.tiny import classifier, pictures, saved, text
+from tests.runtime.tiny import classifier, of_bytes, pictures, saved, text
 
 
 def explainer(model: ModelProto | None = None, method: str = "gradient", **options: object) -> Explainer:
@@ -71,6 +72,19 @@ def test_types_are_converted_where_nothing_is_lost() -> None:
     np.testing.assert_array_equal(explain(x.tolist())["attribution"], want)
     whole = np.ones((1, 3, 8, 8), np.int64)
     np.testing.assert_array_equal(explain(whole)["logits"], explain(whole.astype(np.float32))["logits"])
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "cam", "fem"])
+def test_maps_of_a_layer_need_no_real_input(method: str) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8), np.uint8)
+    have, want = explainer(of_bytes(), method)(x), explainer(classifier(), method)(x.astype(np.float32))
+    for name in want:
+        np.testing.assert_allclose(have[name], want[name], rtol=1e-5, atol=1e-6)
+    for other in ("gradient", "guided-grad-cam", f"{method},gradient"):
+        with pytest.raises(
+            UnsupportedModel, match=r"holds uint8, .*\n.*, or choose a map of a layer, such as grad-cam"
+        ):
+            explainer(of_bytes(), other)
 
 
 def test_raw_pixels_are_not_taken_for_preprocessed_ones() -> None:

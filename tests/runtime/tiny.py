@@ -52,6 +52,15 @@ def classifier(
     return helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)])
 
 
+def of_bytes() -> ModelProto:
+    """The classifier on pixels from 0 to 255, as uint8."""
+    model = classifier()
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    model.graph.node.insert(0, helper.make_node("Cast", ["pixels"], ["real"], "cast", to=TensorProto.FLOAT))
+    model.graph.node[1].input[0] = "real"
+    return model
+
+
 def pictures(count: int = 2, channels: int = 3, side: int = 8, seed: int = 1) -> NDArray[Any]:
     return np.random.default_rng(seed).standard_normal((count, channels, side, side)).astype(np.float32)
 

@@ -244,7 +244,6 @@ BROKEN: list[tuple[dict[str, Array], dict[str, Any], str]] = [
     (W | {"P": W["P"][0]}, {}, r"'P' has the sizes \[15\] and not \[1, 15\]"),
     (W, {"activations": ["Tanh"]}, "it names 1 activations and not 3"),
     (W | {"h": np.ones(5, np.float32)}, {}, "its first state has not three axes"),
-    (W, {"steps": 0}, "it lacks a direction, a sequence"),
 ]
 
 
