@@ -161,6 +161,8 @@ def test_attention_loses_relevance_in_its_softmax_alone(name: str, opset: int) -
     assert metadata.diagnostics is not None
     found = run(compiled, X)
     lost = np.abs(found["diagnostics"][..., 0] - found["diagnostics"][..., 1]).max(axis=0)
+    softmax = [amount for (_, op, _), amount in zip(metadata.diagnostics, lost, strict=True) if op == "Softmax"]
+    assert max(softmax) > 1e-2 * np.abs(found["explained_score"]).max()
     for (node, op, rule), amount in zip(metadata.diagnostics, lost, strict=True):
         assert amount <= 1e-4 * np.abs(found["explained_score"]).max() or op == "Softmax", (node, op, rule, amount)
 

@@ -111,7 +111,8 @@ def test_trained_models(specimen: Specimen) -> None:
     for name, value in returned.items():
         assert np.isfinite(value).all(), name
         if name.startswith("heatmap"):
-            assert (value.min(), value.dtype) >= (0, np.float32)
+            assert value.dtype == np.float32
+            assert value.min() >= 0
             assert np.isclose(value.reshape(3, -1).max(1), 1, atol=1e-5).all() | (name == "heatmap_grad-cam")
 
 

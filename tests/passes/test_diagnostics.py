@@ -74,7 +74,7 @@ def test_a_chain(batch: str) -> None:
     assert np.allclose(sums[:, -1, 1], results["attribution"].sum(axis=(1, 2, 3)), rtol=1e-4)
     lost = np.abs(sums[..., 0] - sums[..., 1]) > 1e-4 * np.abs(score)[:, None]
     assert lost.tolist() == [[name == "/c" for name in rows]] * 2
-    assert np.allclose(results["residual"], (sums[..., 0] - sums[..., 1]).sum(axis=1), rtol=1e-3)
+    assert np.allclose(results["residual"], (sums[..., 0] - sums[..., 1]).sum(axis=1), rtol=2e-5)
 
 
 def test_branches_add_up() -> None:
@@ -110,7 +110,7 @@ def test_samples_that_do_not_lie_in_front() -> None:
     proto = model(body, "N, 3, 4", weights)
     rows, sums, results = explained(proto, x, "lrp-0", layout="channels-last")
     assert sums.shape == (4, len(rows), 2)
-    assert np.allclose(sums, results["explained_score"][:, None, None], rtol=1e-3)
+    assert np.allclose(sums, results["explained_score"][:, None, None], rtol=2e-5)
     alone = np.concatenate([explained(proto, x[n : n + 1], "lrp-0", layout="channels-last")[1] for n in range(4)])
     assert np.allclose(sums, alone, rtol=1e-4)
 

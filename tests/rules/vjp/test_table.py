@@ -135,5 +135,5 @@ FORMS = [
 
 @pytest.mark.parametrize(("case", "shape", "reason"), FORMS, ids=[f"{c.op}-{reason}" for c, _, reason in FORMS])
 def test_a_form_without_derivative_is_refused_with_its_reason(case: Case, shape: str, reason: str) -> None:
-    with pytest.raises(UnsupportedOp, match=rf"'{case.op}' \(node 'y|z'\) .*{reason}"):
+    with pytest.raises(UnsupportedOp, match=rf"'{case.op}' \(node '(?:y|z)'\) .*{reason}"):
         differentiated(case, shape, np.float32, ["x"])
