@@ -285,6 +285,12 @@ def test_a_graph_that_is_told_the_class(folder: Path) -> None:
             2,
             "UsageError: labels cannot be read from none.txt: No such file",
         ),
+        (
+            ["model.onnx", "in", "--labels", "bad.json"],
+            2,
+            "UsageError: bad.json does not hold labels: one in each line, or JSON, a list or an object of indices.\n",
+        ),
+        (["model.onnx", "in", "-o", "model.onnx"], 2, "UsageError: cannot make the folder model.onnx: File exists.\n"),
         (["model.onnx", "empty"], 2, "UsageError: there are no pictures in empty.\n"),
         (["none.onnx", "in"], 1, "BadModel: there is no file none.onnx.\n"),
         (["rows.onnx", "in"], 1, "UnsupportedModel: input 'x' takes float32 (N, 4), which is no batch of pictures.\n"),
@@ -297,6 +303,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(
 
     monkeypatch.chdir(folder)
     (folder / "empty").mkdir()
+    (folder / "bad.json").write_text("7")
     saved(text("g (float[N,4] x) => (float[N,4] y) { y = Relu(x) }"), folder / "rows.onnx")
     two = """g (float[N,3,8,8] x, float[N,3,8,8] scale) => (float[N,3] y) {
         s = Mul(x, scale) p = GlobalAveragePool(s) y = Flatten(p) }"""

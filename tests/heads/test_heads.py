@@ -250,7 +250,10 @@ def test_of_several_outputs_the_one_named_or_numbered_is_explained(options: dict
         ({}, "--output NAME"),
         ({"output_index": 2}, "no output number 2: it has 2"),
         ({"output_index": -1}, "no output number -1"),
-        ({"output": "first", "output_index": 0}, "give one of them"),
+        (
+            {"output": "first", "output_index": 0},
+            "--output first and --output-index 0 both name the output: give one of them",
+        ),
     ],
 )
 def test_an_output_that_is_not_there_is_refused(options: dict[str, Any], message: str) -> None:

@@ -93,3 +93,10 @@ def test_the_standard_domain_has_two_names() -> None:
         found = run(compiled, x)
         for name, value in expected.items():
             np.testing.assert_array_equal(found[name], value)
+
+
+def test_an_output_that_nothing_computes_is_named() -> None:
+    model = net(TEXT)
+    model.graph.output.add(name="lost").type.CopyFrom(model.graph.output[0].type)
+    with pytest.raises(BadModel, match=r"no node computes its output 'lost'\.\n  Export it again"):
+        compile_model(model)

@@ -11,6 +11,10 @@ import pytest
 
 from onnxplain.compiler import compile_model
 from onnxplain.errors import UsageError
+from onnxplain.ir.load import load
+from onnxplain.ir.model import Model
+from onnxplain.passes.base import run_passes
+from onnxplain.passes.optimise.fold_baseline import FoldBaseline
 from tests.catalogue import OWN_SPECIMENS, SHARED_SPECIMENS, Specimen, parameters, with_batch
 from tests.methods.plain_deeplift import Array
 from tests.running import Results, assert_near, run, session
@@ -196,6 +200,15 @@ def test_by_default_they_are_stored_within_a_tenth_of_the_weights() -> None:
         assert bool(of_baseline(auto)) != fits
         assert abs(size(auto) - size(always if fits else never)) < 9  # the name of the mode
         assert not fits or size(auto) - size(never) <= 0.1 * size(model)
+
+
+def test_why_they_are_not_stored_is_told() -> None:
+    graph = compile_model(SHAPES.load(), "deeplift-rescale", fold_baseline="no")
+    model = Model.of(load(graph))
+    ((_, report),) = run_passes(model, [FoldBaseline("auto")]).entries
+    assert [(r.where, r.why) for r in report.refusals] == [
+        ("baseline", "its activations take more than 10% of what the weights do")
+    ]
 
 
 @pytest.mark.parametrize("baseline", ["mean", "blur", "input"])

@@ -252,6 +252,13 @@ def test_blur_is_a_gaussian_that_counts_only_what_is_inside() -> None:
     assert_same(ig("blur", blur_sigma=sigma), with_given(np.einsum("ih,jw,nchw->ncij", rows, rows, X)))
 
 
+def test_a_baseline_that_half_precision_cannot_hold_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "bright.npy", np.full((1, 4), 1e5))
+    model = net("g (float16[N,4] x) => (float16[N,4] y) { y = Relu(x) }")
+    with pytest.raises(UsageError, match=r"bright.npy holds numbers beyond what the model's input can be \(float16\)"):
+        compile_model(model, IG, baseline=str(tmp_path / "bright.npy"))
+
+
 def test_a_file_with_or_without_the_batch_axis(tmp_path: Path) -> None:
     grey = RNG.standard_normal((1, 3, 16, 16))
     expected = with_given(grey)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from onnxplain.compiler import compile_model
+from onnxplain.errors import UnsupportedModel
 from tests.catalogue import SPECIMENS, Specimen, parameters, with_batch
 from tests.models.nets import Plain, ready
 from tests.running import net, run
@@ -131,3 +132,11 @@ def test_nor_does_one_that_interpolation_rounds(method: str) -> None:
     assert np.abs(returned["attribution"][0]).max() > 0.1
     assert not returned["heatmap"][0].any()
     assert returned["heatmap"][1].max() == pytest.approx(1)
+
+
+def test_a_layer_of_other_dimensions_than_the_input_is_refused() -> None:
+    """A signal that the model folds to a picture: where a pixel lies in the signal is not known."""
+    model = net("""g (float[N,16] x) => (float[N,2] y) <int64[4] picture = {0,1,4,4}, float[2,1,1,1] w = {1,-2}> {
+        p = Reshape(x, picture) c = Conv(p, w) r = Relu(c) m = GlobalAveragePool(r) y = Flatten(m) }""")
+    with pytest.raises(UnsupportedModel, match=r"has 2 spatial dimensions and the input 'x' .* has 1: where a place"):
+        compile_model(model, "grad-cam")

@@ -382,3 +382,16 @@ def test_reveal_cancel_leaves_functions_alone_that_have_no_value_everywhere(meth
     found, rescaled = (explain(model, x, baseline, each, target=0) for each in (method, "deeplift-rescale"))
     np.testing.assert_allclose(found["attribution"], rescaled["attribution"], rtol=1e-5)
     assert (np.abs(found["residual"]) <= 1e-5 * np.abs(gain(found))).all()
+
+
+FORMS = {
+    "z, mean = LayerNormalization<axis = 1>(x, w) s = Add(z, mean) y = Mul(s, s)": "whose mean or deviation is used",
+    "y = MeanVarianceNormalization<axes = [0, 1]>(x)": "over the batch, where one sample depends on the others",
+}
+
+
+@pytest.mark.parametrize("text", FORMS)
+def test_a_form_without_rule_is_refused_with_its_reason(text: str) -> None:
+    model = net(f"g (float[N, 3] x) => (float[N, 3] y) <float[3] w = {{1, 2, 3}}> {{ {text} }}")
+    with pytest.raises(UnsupportedOp, match=FORMS[text]):
+        compile_model(model, "deeplift-rescale")

@@ -137,3 +137,18 @@ FORMS = [
 def test_a_form_without_derivative_is_refused_with_its_reason(case: Case, shape: str, reason: str) -> None:
     with pytest.raises(UnsupportedOp, match=rf"'{case.op}' \(node '(?:y|z)'\) .*{reason}"):
         differentiated(case, shape, np.float32, ["x"])
+
+
+@pytest.mark.parametrize("method", ["gradient", "deeplift-rescale", "lrp-eps"])
+def test_a_quantiser_by_blocks_is_refused(method: str) -> None:
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 21]>
+        blocks (float[N,4] x) => (float[N,4] y) <float[1,2] scale = {0.1, 0.2}, int8[1,2] zero = {0, 0}> {
+          q = QuantizeLinear<axis = 1, block_size = 2>(x, scale, zero)
+          y = DequantizeLinear<axis = 1, block_size = 2>(q, scale, zero)
+        }""")
+    if method == "lrp-eps":  # which passes it through whatever its scales
+        compile_model(model, method)
+        return
+    with pytest.raises(UnsupportedOp, match=r"'(Deq|Q)uantizeLinear' .* that quantises block by block"):
+        compile_model(model, method)
