@@ -16,7 +16,7 @@ _RESHAPES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 
 
 @dataclass(frozen=True)
-class Place:
+class BatchAxis:
     """An axis made of (outer, N, inner): `inner` elements of one sample, then of the next, and over again.
 
     whole: outer is 1.
@@ -28,22 +28,22 @@ class Place:
     inner: int | None = 1
 
 
-def places(trace: Trace) -> dict[str, Place]:
+def places(trace: Trace) -> dict[str, BatchAxis]:
     """The place of the samples in each tensor that depends on the source, by name, as far as it can be told.
 
     An axis that has the batch's own symbol for its size is the batch. Elsewhere it follows from operator to operator.
     """
-    found, batch = {trace.source.name: Place()}, trace.source.shape[0]
+    found, batch = {trace.source.name: BatchAxis()}, trace.source.shape[0]
     for site in trace.sites:
         x = next((x for x in site.operands if x.name in found), None)
         named = [axis for axis, size in enumerate(site.y.tensor.shape or ()) if isinstance(size, str) and size == batch]
-        place = Place(named[0]) if len(named) == 1 else None if x is None else _after(site, x, found[x.name])
+        place = BatchAxis(named[0]) if len(named) == 1 else None if x is None else _after(site, x, found[x.name])
         if place is not None:
             found.update((y.name, place) for y in site.ys)
     return found
 
 
-def sum_of_samples(g: Builder, v: Value, place: Place | None, source: Value) -> Value:
+def sum_of_samples(g: Builder, v: Value, place: BatchAxis | None, source: Value) -> Value:
     """Each sample's sum (N,). Where the samples cannot be told apart it is NaN, unless there is only one."""
     everything = range(v.rank)
     if source.shape[0] == 1:
@@ -58,7 +58,7 @@ def sum_of_samples(g: Builder, v: Value, place: Place | None, source: Value) -> 
     return g.op("Expand", single, batch)
 
 
-def _stride(shape: tuple[Dim, ...], place: Place) -> int | None:
+def _stride(shape: tuple[Dim, ...], place: BatchAxis) -> int | None:
     """How many elements in a row belong to one sample."""
     after = shape[place.axis + 1 :]
     if place.inner is None or not all(isinstance(d, int) for d in after):
@@ -66,7 +66,7 @@ def _stride(shape: tuple[Dim, ...], place: Place) -> int | None:
     return place.inner * math.prod(int(d or 0) for d in after)
 
 
-def _after(site: Site, x: Value, place: Place) -> Place | None:
+def _after(site: Site, x: Value, place: BatchAxis) -> BatchAxis | None:
     """The place in a site's output, from that in one of its operands."""
     if x.tensor.shape is None or site.y.tensor.shape is None:
         return None
@@ -83,18 +83,18 @@ def _after(site: Site, x: Value, place: Place) -> Place | None:
     return replace(place, axis=axis) if alike else None
 
 
-def _reshaped(before: tuple[Dim, ...], after: tuple[Dim, ...], place: Place) -> Place | None:
+def _reshaped(before: tuple[Dim, ...], after: tuple[Dim, ...], place: BatchAxis) -> BatchAxis | None:
     """A reshape keeps the order of elements, and with it how many in a row belong to one sample."""
     rest = _stride(before, place)
     front = place.axis == 0 and place.whole
     if rest is None or sum(not isinstance(size, int) for size in after) > 1:
-        return Place(0, True, None) if front else None
+        return BatchAxis(0, True, None) if front else None
     for axis in reversed(range(len(after))):
         size = after[axis]
         if isinstance(size, int) and size > 0 and rest % size == 0:
             rest //= size
         else:
-            return Place(axis, front and axis == 0, rest)
+            return BatchAxis(axis, front and axis == 0, rest)
     return None
 
 
