@@ -156,7 +156,7 @@ def explain(
     if ledger is not None:
         if len(chosen) > 1 or selected.ranked or not ledger.rows:
             raise UsageError("diagnostics are for one method that propagates relevance (lrp-*), and one class.")
-        maps[interface.DIAGNOSTICS] = {"": ledger.table()}
+        maps[interface.DIAGNOSTICS] = {"": _poisoned(ledger.table(), selected.targets[0])}
     roles = [interface.ATTRIBUTION, interface.HEATMAP, interface.CLASS, interface.SCORE, interface.RESIDUAL]
     roles += [interface.DIAGNOSTICS] if ledger is not None else []
     return {role + suffix: value for role in roles for suffix, value in maps[role].items()}
@@ -178,18 +178,17 @@ def _explain_one(
         loops=opened.loops,
     )
     explanation = method.explain(study, settings)
-    if target.poison is None:
-        return explanation
-    poison = target.poison
-
-    def poisoned(value: Value) -> Value:
-        return value + g.cast(g.unsqueeze(poison, list(range(1, value.rank))), value)
-
     return Explanation(
-        poisoned(explanation.attribution),
-        poisoned(explanation.heatmap),
-        None if explanation.residual is None else poisoned(explanation.residual),
+        _poisoned(explanation.attribution, target),
+        _poisoned(explanation.heatmap, target),
+        None if explanation.residual is None else _poisoned(explanation.residual, target),
     )
+
+
+def _poisoned(value: Value, target: Target) -> Value:
+    """A value (N, ...), NaN for samples whose class does not exist."""
+    g, poison = value.g, target.poison
+    return value if poison is None else value + g.cast(g.unsqueeze(poison, list(range(1, value.rank))), value)
 
 
 def finish(

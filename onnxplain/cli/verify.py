@@ -108,7 +108,9 @@ def merged(checks: Iterable[Check]) -> list[Check]:
 
 def _ledger(explain: Explainer, batch: Array) -> Table:
     """What arrives at each node and what is lost there, for the first sample; losses above a thousandth are marked."""
-    result = explain(batch[:1])
+    from onnxplain.runtime.verify import for_best_class
+
+    result = for_best_class(explain, batch[:1])
     score = float(result[SCORE][0])
     table = report.table("node", "operator", "rule", "arrives", "passed on", "lost")
     for (node, op, rule), (arrived, passed) in zip(

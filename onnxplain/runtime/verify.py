@@ -116,10 +116,7 @@ def _listed(wrong: Sequence[str], every: Sequence[str] | Mapping[str, Any]) -> s
 def _numbers(explain: Explainer, original: Any, batch: Array) -> Iterator[Check]:
     own = {port.name: _filled(port, explain, len(batch)) for port in ports(original.get_inputs()).values()}
     others = {name: array for name, array in own.items() if name != explain.input.name}
-    added = {interface.BASELINE: np.zeros_like(batch[:1])} if interface.BASELINE in explain.metadata.inputs else {}
-    noise = explain.metadata.inputs.get(interface.NOISE)
-    if noise is not None:
-        added[interface.NOISE] = _noise(explain.inputs[noise], batch)
+    added = _added(explain, batch)
     expected = _run_original(explain, original, batch, others)
     main = expected.get(str(explain.metadata.parameters.get("output")), next(iter(expected.values())))
     scores = class_scores(main, explain.metadata.parameters)
@@ -143,6 +140,28 @@ def _numbers(explain: Explainer, original: Any, batch: Array) -> Iterator[Check]
     if interface.TARGET in explain.metadata.inputs:
         beyond = others | {explain.metadata.inputs[role]: array for role, array in added.items()}
         yield _out_of_range(explain, batch, beyond, explain.classes or main.size)
+
+
+def _added(explain: Explainer, batch: Array) -> dict[str, Array]:
+    """A baseline and noise, where the graph takes them, by role."""
+    added = {interface.BASELINE: np.zeros_like(batch[:1])} if interface.BASELINE in explain.metadata.inputs else {}
+    noise = explain.metadata.inputs.get(interface.NOISE)
+    if noise is not None:
+        added[interface.NOISE] = _noise(explain.inputs[noise], batch)
+    return added
+
+
+def for_best_class(explain: Explainer, batch: Array) -> dict[str, Array]:
+    """What a call returns for the best class of each sample, the graph's other inputs made up as `verify` does."""
+    roles, count = explain.metadata.inputs, len(batch)
+    fed = {name: _filled(port, explain, count) for name, port in explain.inputs.items() if name not in roles.values()}
+    fed |= {explain.argument(role): array for role, array in _added(explain, batch).items()}
+    if interface.TARGET not in roles:
+        return explain(batch, **fed)
+    target = explain.argument(interface.TARGET)
+    returned = explain(batch, **fed, **{target: np.zeros(count, np.int64)})
+    scores = class_scores(returned[str(explain.metadata.parameters["output"])], explain.metadata.parameters)
+    return returned if scores is None else explain(batch, **fed, **{target: scores.argmax(1)})
 
 
 def _run_original(explain: Explainer, original: Any, batch: Array, others: Mapping[str, Array]) -> dict[str, Array]:

@@ -12,8 +12,9 @@ from PIL import Image
 
 import onnxplain
 from onnxplain.runtime.session import CUDA
+from onnxplain.runtime.verify import for_best_class, random_batch
 from tests.cli.program import program
-from tests.runtime.tiny import classifier, saved
+from tests.runtime.tiny import classifier, saved, text
 
 
 @pytest.fixture
@@ -66,6 +67,23 @@ def test_a_provider_that_is_not_there_fails(folder: Path) -> None:
     result = program("verify", folder / "explained.onnx", "--against", folder / "model.onnx", "--provider", "cuda")
     assert result.exit_code == 1
     assert result.stderr.startswith("ProviderUnavailable: CUDAExecutionProvider was asked for")
+
+
+def test_diagnostics_of_a_graph_that_is_told_the_class_and_more(folder: Path) -> None:
+    """They are of the best class, and no numbers for one that does not exist; the other input is made up."""
+    model = text("""g (float[N,4] x, float[N,3] facts) => (float[N,3] y) <float[4,3] w = {1,2,3,4,-5,6,7,8,9,1,2,3}> {
+        r = Relu(x) m = MatMul(r, w) y = Add(m, facts) }""")
+    saved(model, folder / "two.onnx")
+    onnxplain.compile_file(
+        folder / "two.onnx", folder / "told.onnx", "lrp-eps", input="x", target="input", diagnostics=True
+    )
+    result = program("verify", folder / "told.onnx", "--against", folder / "two.onnx")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "a class out of range is answered by NaN" in result.stdout
+    explain = onnxplain.Explainer(folder / "told.onnx", "cpu")
+    returned = for_best_class(explain, random_batch(explain)[:1])
+    assert returned["explained_class"] == returned["y"].argmax(1)
+    assert f"whose score is {returned['y'].max():.4g}" in result.stdout
 
 
 def test_diagnostics_show_where_relevance_is_lost(folder: Path) -> None:
