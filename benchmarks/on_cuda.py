@@ -32,6 +32,7 @@ sys.path.insert(0, str(ROOT))
 import onnxplain  # noqa: E402
 from benchmarks.cuda import parity, speed  # noqa: E402
 from benchmarks.cuda.machine import RESULTS, machine, why_no_cuda  # noqa: E402
+from benchmarks.cuda.torch_peers import PEERS  # noqa: E402
 
 PARTS = ("parity", "speed")
 
@@ -55,7 +56,7 @@ def run_parity(asked: argparse.Namespace, provider: str, facts: dict[str, str], 
     print(f"{facts['card']}, ONNX Runtime {facts['ONNX Runtime']}: {len(methods)} methods, {len(chosen)} models")
     print(parity.line(parity.Row(parity.COLUMNS[0], note=" ".join(f"{name:>9}" for name in parity.COLUMNS[1:]))))
     done: list[parity.Report] = []
-    for report in parity.reports(chosen, methods, provider, until, tf32=asked.tf32):
+    for report in parity.reports(chosen, methods, provider, until, asked.workers):
         done.append(report)
         if not asked.rehearse:
             parity.save(done, facts)
@@ -66,7 +67,9 @@ def run_speed(asked: argparse.Namespace, provider: str, facts: dict[str, str], u
     """Returns: whether every graph that was compiled ran."""
     batches = [int(batch) for batch in asked.batches.split(",")]
     rows: list[speed.Row] = []
-    for row in speed.rows(asked.networks.split(","), batches, provider, until):
+    networks, precisions = asked.networks.split(","), asked.precisions.split(",")
+    peers = [peer for peer in PEERS if matching(peer.name, asked.peers)]
+    for row in speed.rows(networks, batches, precisions, peers, provider, until):
         rows.append(row)
         print(speed.line(row), flush=True)
         if not asked.rehearse:
@@ -83,8 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--heavy", action="store_true", help="also AlexNet, VGG-19 and ZFNet: 240 to 570 MB each")
     parser.add_argument("--networks", default="ResNet-50,VGG-16,MobileNetV2", metavar="NAME[,NAME]", help="of speed")
     parser.add_argument("--batches", default="1,16,64,256", metavar="N[,N]", help="of speed")
+    parser.add_argument("--precisions", default=",".join(speed.PRECISIONS), metavar="NAME[,NAME]", help="of speed")
+    parser.add_argument("--peers", default="*", metavar="PATTERN[,PATTERN]", help="of speed, what PyTorch offers")
     parser.add_argument("--minutes", type=float, default=1e6, help="stop after so many, with what there is")
-    parser.add_argument("--tf32", action="store_true", help="time parity with TF32 on, as ONNX Runtime does by default")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that share the card for parity")
     parser.add_argument("--rehearse", action="store_true", help="the CPU in the place of CUDA; nothing is written")
     asked = parser.parse_args(arguments)
     unknown = [part for part in asked.parts.split(",") if part not in PARTS]
@@ -101,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if lacking:
         print(f"nothing was measured: {lacking}")
         return 0
-    provider, facts = "cpu" if asked.rehearse else "cuda", machine(tf32=asked.tf32)
+    provider, facts = "cpu" if asked.rehearse else "cuda", machine()
     runs = {"parity": run_parity, "speed": run_speed}
     worked = [runs[part](asked, provider, facts, until) for part in asked.parts.split(",")]
     if not asked.rehearse:

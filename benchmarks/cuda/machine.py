@@ -21,7 +21,7 @@ def file_stem(facts: dict[str, str]) -> str:
     return "".join(c if c.isalnum() else "-" for c in facts["card"]).strip("-")
 
 
-def machine(*, tf32: bool) -> dict[str, str]:
+def machine() -> dict[str, str]:
     """The card and the versions."""
     card, driver = "unknown card", ""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
@@ -35,7 +35,6 @@ def machine(*, tf32: bool) -> dict[str, str]:
         "onnx": onnx.__version__,
         "Python": platform.python_version(),
         "onnxplain": onnxplain.__version__,
-        "tf32": "on" if tf32 else "off",
     }
 
 

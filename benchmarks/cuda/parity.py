@@ -1,20 +1,25 @@
-"""CUDA against CPU: every method on every model at hand, where its nodes ran, and what a run takes.
+"""CUDA against CPU: every method on every model at hand, and where its nodes ran.
 
 error    ||cuda - cpu|| / ||cpu|| of the attribution, the worst sample
 heatmap  the largest difference in the heatmap
 off      nodes that ONNX Runtime put on the CPU, most of them arithmetic with shapes, and Memcpy nodes
-ms       the median of a run, inputs and outputs staying on the card; and how often the forward pass fits in
+
+Nothing is timed, so that several processes can share the card (benchmarks/cuda/speed.py times).
 """
 
 from __future__ import annotations
 
 import json
-import statistics
+import os
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import cache, lru_cache, partial
+from itertools import groupby
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +30,7 @@ from numpy.typing import NDArray
 import onnxplain
 from benchmarks.cuda.machine import RESULTS, ROOT, file_stem
 from onnxplain.interface import ATTRIBUTION, HEATMAP, Metadata
+from onnxplain.methods import named
 from onnxplain.methods.method import Method
 from onnxplain.runtime.session import open_session, runtime
 
@@ -39,11 +45,11 @@ SETTINGS: dict[str, Any] = {"steps": 20, "samples": 20}
 NEEDS_A_FILE = "composite"
 """The parameter of methods that are nothing without a file of the user's."""
 
+JOBS_AT_A_TIME = 7
+"""Methods that a process takes at once, of one model for the most part, which it then reads once."""
+
 SUSPECT = 1e-3
 """Relative error. In a deep network rounding may flip a ReLU, which gives up to this; more is marked."""
-
-WARM_UP, REPEATS, SECONDS = 3, 50, 1.0
-"""Runs before timing; the most runs timed; the time after which no more are."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +79,6 @@ class Row:
     error: float | None = None
     heatmap: float | None = None
     placement: Placement | None = None
-    ms: float | None = None
-    times: float | None = None
     note: str = ""
 
     @property
@@ -84,15 +88,15 @@ class Row:
 
 @dataclass
 class Report:
-    """One model: its batch, its forward pass, and every method."""
+    """One model: its batch, where its forward pass ran, and every method."""
 
     model: str
     batch: int
-    forward_ms: float
     forward: Placement
     rows: list[Row] = field(default_factory=list)
 
 
+@cache
 def subjects() -> tuple[list[Subject], str]:
     """The models at hand, and why there are not more."""
     try:
@@ -127,24 +131,19 @@ def settings_for(method: Method, images: Array) -> dict[str, Any]:
     return {name: value for name, value in asked.items() if name in known}
 
 
-def measured(
-    model: onnx.ModelProto, method: Method, images: Array, provider: str, forward_ms: float, *, tf32: bool
-) -> Row:
-    """Compile, run on both providers, compare and time. What cannot be done is a note, not an error."""
+def measured(model: onnx.ModelProto, method: Method, images: Array, provider: str, threads: int | None = None) -> Row:
+    """Compile, run on both providers and compare. What cannot be done is a note, not an error."""
     try:
         proto = onnxplain.compile_model(model, method.name, runtime="cuda", **settings_for(method, images))
     except onnxplain.OnnxplainError as error:
         return Row(method.name, note=str(error).splitlines()[0])
-    cpu = open_session(proto, "cpu")
+    cpu = open_session(proto, "cpu", threads=threads)
     feeds = {cpu.get_inputs()[0].name: images}
     names = [output.name for output in cpu.get_outputs()]
     expected = dict(zip(names, cpu.run(names, feeds), strict=True))
     del cpu
     try:
-        session, found, placement = profiled(proto, feeds, provider)
-        if tf32:
-            session = open_session(proto, provider)
-        ms = latency(session, feeds, provider)
+        found, placement = profiled(proto, feeds, provider)
     except Exception as error:  # one graph that fails must not end the run
         return Row(method.name, note=f"FAILED: {' '.join(str(error).split())[:200]}")
     attribution, heatmap = (_outputs(proto)[role] for role in (ATTRIBUTION, HEATMAP))
@@ -153,8 +152,6 @@ def measured(
         relative_error(found[attribution], expected[attribution]),
         float(np.abs(found[heatmap] - expected[heatmap]).max()),
         placement,
-        ms,
-        ms / forward_ms,
     )
 
 
@@ -164,8 +161,8 @@ def _outputs(proto: onnx.ModelProto) -> dict[str, str]:
     return metadata.outputs if metadata else {}
 
 
-def profiled(proto: onnx.ModelProto, feeds: dict[str, Array], provider: str) -> tuple[Any, dict[str, Array], Placement]:
-    """A session with TF32 off, the outputs of its first run, and where that run's nodes were."""
+def profiled(proto: onnx.ModelProto, feeds: dict[str, Array], provider: str) -> tuple[dict[str, Array], Placement]:
+    """The outputs of a run with TF32 off, and where its nodes were."""
     options = runtime().SessionOptions()
     options.log_severity_level = 4
     options.enable_profiling = True
@@ -175,7 +172,7 @@ def profiled(proto: onnx.ModelProto, feeds: dict[str, Array], provider: str) -> 
         names = [output.name for output in session.get_outputs()]
         found = dict(zip(names, session.run(names, feeds), strict=True))
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    return session, found, placed(events, session.get_providers()[0])
+    return found, placed(events, session.get_providers()[0])
 
 
 def placed(events: Iterable[dict[str, Any]], wanted: str) -> Placement:
@@ -190,26 +187,6 @@ def placed(events: Iterable[dict[str, Any]], wanted: str) -> Placement:
     return Placement(len(nodes) - len(copies), dict(sorted(elsewhere.items())), len(copies))
 
 
-def latency(session: Any, feeds: dict[str, Array], provider: str) -> float:
-    """The median of runs in milliseconds, inputs and outputs bound to the device."""
-    ort = runtime()
-    binding = session.io_binding()
-    for name, array in feeds.items():
-        binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, provider, 0))
-    for output in session.get_outputs():
-        binding.bind_output(output.name, provider)
-    for _ in range(WARM_UP):
-        session.run_with_iobinding(binding)
-    binding.synchronize_outputs()
-    taken: list[float] = []
-    while len(taken) < REPEATS and (len(taken) < 3 or sum(taken) < SECONDS):
-        began = time.perf_counter()
-        session.run_with_iobinding(binding)
-        binding.synchronize_outputs()
-        taken.append(time.perf_counter() - began)
-    return 1e3 * statistics.median(taken)
-
-
 def relative_error(found: Array, expected: Array) -> float:
     """||found - expected|| / ||expected||, the worst sample; a sample that is zero in both has none."""
     pairs = [(a.astype(np.float64), b.astype(np.float64)) for a, b in zip(found, expected, strict=True)]
@@ -218,42 +195,68 @@ def relative_error(found: Array, expected: Array) -> float:
     )
 
 
+@lru_cache(maxsize=1)
+def _prepared(name: str) -> tuple[onnx.ModelProto, Array]:
+    """A model and as many pictures as its batch."""
+    (subject,) = (each for each in subjects()[0] if each.name == name)
+    model = subject.load()
+    return model, subject.images(batch_of(model), 0)
+
+
+def _report(name: str, provider: str) -> Report:
+    """A model without its methods."""
+    model, images = _prepared(name)
+    (data,) = {i.name for i in model.graph.input} - {w.name for w in model.graph.initializer}
+    _, placement = profiled(model, {data: images}, provider)
+    return Report(name, len(images), placement)
+
+
+def _one(job: tuple[str, str | None], provider: str, until: float, threads: int | None) -> Report | Row:
+    """A method on a model, or of no method, the model alone."""
+    name, method = job
+    if method is None:
+        return _report(name, provider)
+    if time.monotonic() > until:
+        return Row(method, note="left out, the time is up")
+    model, images = _prepared(name)
+    return measured(model, named(method), images, provider, threads)
+
+
 def reports(
-    chosen: Sequence[Subject], methods: Sequence[Method], provider: str, until: float, *, tf32: bool
+    chosen: Sequence[Subject], methods: Sequence[Method], provider: str, until: float, workers: int = 1
 ) -> Iterator[Report]:
-    """Each model with every method, each as soon as it is done, printing as it goes."""
-    for subject in chosen:
-        if time.monotonic() > until:
-            print(f"\n{subject.name} and what comes after it: left out, the time is up")
-            return
-        model = subject.load()
-        batch = batch_of(model)
-        images = subject.images(batch, 0)
-        (name,) = {i.name for i in model.graph.input} - {w.name for w in model.graph.initializer}
-        session, _, placement = profiled(model, {name: images}, provider)
-        if tf32:
-            session = open_session(model, provider)
-        report = Report(subject.name, batch, latency(session, {name: images}, provider), placement)
-        del session
+    """Each model with every method, each as soon as it is done, printing as it goes, by so many processes."""
+    jobs = [(s.name, method) for s in chosen for method in (None, *(m.name for m in methods))]
+    threads = None if workers == 1 else max(1, (os.cpu_count() or 1) // workers)
+    work = partial(_one, provider=provider, until=until, threads=threads)
+    if workers == 1:
+        yield from _gathered(jobs, map(work, jobs))
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        yield from _gathered(jobs, pool.map(work, jobs, chunksize=JOBS_AT_A_TIME))
+
+
+def _gathered(jobs: Sequence[tuple[str, str | None]], results: Iterable[Report | Row]) -> Iterator[Report]:
+    for _, pairs in groupby(zip(jobs, results, strict=True), key=lambda pair: pair[0][0]):
+        found = [result for _, result in pairs]
+        report = next(each for each in found if isinstance(each, Report))
         print("\n" + heading(report))
-        for method in methods:
-            if time.monotonic() > until:
-                report.rows.append(Row(method.name, note="left out, the time is up"))
-                continue
-            report.rows.append(measured(model, method, images, provider, report.forward_ms, tf32=tf32))
-            print(line(report.rows[-1]), flush=True)
+        for row in found:
+            if isinstance(row, Row):
+                report.rows.append(row)
+                print(line(row), flush=True)
         yield report
 
 
 # What is shown
 
 
-COLUMNS = ("method", "error", "heatmap", "nodes", "off", "Memcpy", "ms", "times")
+COLUMNS = ("method", "error", "heatmap", "nodes", "off", "Memcpy")
 
 
 def cells(row: Row) -> list[str]:
     """A row as text, in the order of COLUMNS."""
-    if row.placement is None or row.error is None or row.ms is None:
+    if row.placement is None or row.error is None:
         return [row.method, row.note]
     place = row.placement
     return [
@@ -263,8 +266,6 @@ def cells(row: Row) -> list[str]:
         str(place.nodes),
         str(sum(place.elsewhere.values())),
         str(place.memcpy),
-        f"{row.ms:.2f}",
-        f"{row.times:.1f}",
     ]
 
 
@@ -282,8 +283,8 @@ def heading(report: Report) -> str:
     """What is said of a model before its methods."""
     elsewhere = sum(report.forward.elsewhere.values())
     return (
-        f"{report.model}: batch {report.batch}, forward pass {report.forward_ms:.2f} ms, "
-        f"{report.forward.nodes} nodes, {elsewhere} off the device, {report.forward.memcpy} Memcpy"
+        f"{report.model}: batch {report.batch}, forward pass of {report.forward.nodes} nodes, "
+        f"{elsewhere} off the device, {report.forward.memcpy} Memcpy"
     )
 
 
@@ -301,9 +302,7 @@ def document(reports_: Sequence[Report], facts: dict[str, str]) -> str:
         "",
         "Made by `benchmarks/on_cuda.py`, which says what the columns mean. "
         + ", ".join(f"{name} {value}" for name, value in facts.items() if name != "card")
-        + ". Timed with TF32 "
-        + ("on" if facts.get("tf32") == "on" else "off")
-        + f"; {SETTINGS['steps']} steps for Integrated Gradients, {SETTINGS['samples']} samples for SmoothGrad.",
+        + f". {SETTINGS['steps']} steps for Integrated Gradients, {SETTINGS['samples']} samples for SmoothGrad.",
         "",
         f"{len(done)} graphs ran, {len(rows) - len(done)} did not (their rows say why). "
         f"{len(suspects)} differ from the CPU by more than {SUSPECT:g} (marked !). {copies} Memcpy nodes in all.",

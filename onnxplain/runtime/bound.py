@@ -50,9 +50,13 @@ class Bound:
             )
         value.update_inplace(np.ascontiguousarray(array))
 
-    def run(self) -> None:
-        """Run on what the inputs hold, and wait until it is done."""
-        self.session.run_with_iobinding(self._binding)
+    def run(self, options: Any = None) -> None:
+        """Run on what the inputs hold, and wait until it is done.
+
+        options: an onnxruntime.RunOptions. With the entry gpu_graph_id of -1 a session that may record CUDA graphs runs
+                 node by node.
+        """
+        self.session.run_with_iobinding(self._binding, options)
         self._binding.synchronize_outputs()
 
     def get(self, name: str) -> Array:
