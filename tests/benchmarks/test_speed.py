@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,10 +38,11 @@ def test_arithmetic_is_unknown_where_a_size_is() -> None:
 
 
 def test_rows_as_text() -> None:
-    row = Row("ResNet-50", "gradient", "tf32", 64, graph=True, ms=8.0, share=0.456)
-    assert cells(row) == ["ResNet-50", "gradient", "tf32", "64", "yes", "8.00", "8000", "46%"]
+    row = Row("ResNet-50", "gradient", "tf32", 64, graph=True, ms=8.0, share=0.456, error=2e-4)
+    assert cells(row) == ["ResNet-50", "gradient", "tf32", "64", "yes", "8.00", "8000", "46%", "2.0e-04"]
+    assert cells(replace(row, share=None, error=None))[5:] == ["8.00", "8000", "", ""]
     failed = Row("ResNet-50", "gradient", "tf32", 64, note="FAILED: why")
-    assert cells(failed)[5:] == ["FAILED: why", "", ""]
+    assert cells(failed)[5:] == ["FAILED: why", "", "", ""]
     text = document([row, failed], FACTS)
     assert {each.count("|") for each in text.splitlines() if each.startswith("|")} == {len(COLUMNS) + 1}
 
@@ -49,13 +51,14 @@ def test_a_rehearsal_measures_and_writes_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr(speed, "RESULTS", tmp_path)
-    monkeypatch.setattr(speed, "METHODS", {"forward": {}, "gradient": {}})
-    monkeypatch.setattr(speed, "PEERS", ("Captum gradient",))
+    monkeypatch.setattr(speed, "METHODS", {name: speed.METHODS[name] for name in ("forward", "gradient", "lrp-eps")})
     monkeypatch.setattr(speed, "SECONDS", 0.05)
-    assert on_cuda.main(["--rehearse", "--parts", "speed", "--networks", "tiny", "--batches", "2"]) == 0
+    asked = ["--parts", "speed", "--networks", "tiny", "--batches", "1,2", "--precisions", "float32", "--peers", "Cap*"]
+    assert on_cuda.main(["--rehearse", *asked]) == 0
     rows = [each.split() for each in capsys.readouterr().out.splitlines() if "tiny" in each]
-    assert [row[1] for row in rows] == ["forward", "gradient", "Captum"] * 2
+    assert [row[1] for row in rows] == ["forward", "gradient", "lrp-eps", "Captum", "forward", "gradient", "Captum"]
     assert all(float(row[5]) > 0 for row in rows if row[1] != "Captum")
+    assert all(float(row[-1]) < 1e-5 for row in rows[1:3])
     assert not list(tmp_path.iterdir())
 
 
