@@ -60,9 +60,9 @@ class Bound:
         self._binding.synchronize_outputs()
 
     def get(self, name: str) -> Array:
-        """An output, copied from the device."""
-        found: Array = self._outputs[name].numpy()
-        return found
+        """An output, copied: what a later run returns is not written into it."""
+        found: Array = self._outputs[name].numpy()  # of memory on the CPU, a view that does not keep it alive
+        return found.copy()
 
     def _placed(self, array: Array) -> Any:
         return runtime().OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self.device, 0)

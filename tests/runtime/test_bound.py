@@ -43,3 +43,14 @@ def test_other_sizes_are_refused(bound: tuple[onnxplain.Explainer, Bound]) -> No
 def test_an_input_that_there_is_not_is_refused(bound: tuple[onnxplain.Explainer, Bound]) -> None:
     with pytest.raises(UsageError, match=r"no input 'image' that is bound: there are pixels\."):
         bound[1].set("image", IMAGES)
+
+
+def test_what_was_returned_stays_as_it_was(bound: tuple[onnxplain.Explainer, Bound]) -> None:
+    _, runs = bound
+    runs.run()
+    found = runs.get("attribution")
+    kept = found.copy()
+    runs.set("pixels", pictures(2, seed=7))
+    runs.run()
+    assert not np.array_equal(runs.get("attribution"), kept)
+    np.testing.assert_array_equal(found, kept)
