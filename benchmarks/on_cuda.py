@@ -2,7 +2,7 @@
 
     python benchmarks/on_cuda.py                        # all but the models with hundreds of megabytes
     python benchmarks/on_cuda.py --parts parity --models 'light_*' --methods 'lrp-*' --heavy
-    python benchmarks/on_cuda.py --parts speed --networks ResNet-50 --batches 1,64
+    python benchmarks/on_cuda.py --parts speed --networks ResNet-50 --batches 1,64 --rows '* gradient *,* float16 1'
     python benchmarks/on_cuda.py --rehearse --models digits --networks tiny --batches 1    # on the CPU, nothing written
 
 parity  every method on every model against the CPU, TF32 off, and where its nodes ran (benchmarks/cuda/parity.py)
@@ -23,7 +23,6 @@ import contextlib
 import sys
 import time
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,15 +30,10 @@ sys.path.insert(0, str(ROOT))
 
 import onnxplain  # noqa: E402
 from benchmarks.cuda import parity, speed  # noqa: E402
-from benchmarks.cuda.machine import RESULTS, machine, why_no_cuda  # noqa: E402
+from benchmarks.cuda.machine import RESULTS, machine, matching, why_no_cuda  # noqa: E402
 from benchmarks.cuda.torch_peers import PEERS  # noqa: E402
 
 PARTS = ("parity", "speed")
-
-
-def matching(name: str, patterns: str) -> bool:
-    """Whether a name is one of those asked for."""
-    return any(fnmatchcase(name, pattern) for pattern in patterns.split(","))
 
 
 def run_parity(asked: argparse.Namespace, provider: str, facts: dict[str, str], until: float) -> bool:
@@ -69,7 +63,7 @@ def run_speed(asked: argparse.Namespace, provider: str, facts: dict[str, str], u
     rows: list[speed.Row] = []
     networks, precisions = asked.networks.split(","), asked.precisions.split(",")
     peers = [peer for peer in PEERS if matching(peer.name, asked.peers)]
-    for row in speed.rows(networks, batches, precisions, peers, provider, until):
+    for row in speed.rows(networks, batches, precisions, peers, provider, until, lambda row: matching(row, asked.rows)):
         rows.append(row)
         print(speed.line(row), flush=True)
         if not asked.rehearse:
@@ -88,6 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batches", default="1,16,64,256", metavar="N[,N]", help="of speed")
     parser.add_argument("--precisions", default=",".join(speed.PRECISIONS), metavar="NAME[,NAME]", help="of speed")
     parser.add_argument("--peers", default="*", metavar="PATTERN[,PATTERN]", help="of speed, what PyTorch offers")
+    parser.add_argument(
+        "--rows", default="*", metavar="PATTERN[,PATTERN]", help="of speed: 'ResNet-50 gradient tf32 *'"
+    )
     parser.add_argument("--minutes", type=float, default=1e6, help="stop after so many, with what there is")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that share the card for parity")
     parser.add_argument("--rehearse", action="store_true", help="the CPU in the place of CUDA; nothing is written")

@@ -1,6 +1,6 @@
 """What each lowering for CUDA, and each option of the session, brings on a card: milliseconds, side by side.
 
-    python benchmarks/cuda/lowering.py [--columns 'ResNet-50*'] [--precisions tf32,float16] [--minutes 3] [--kernels]
+    python benchmarks/cuda/lowering.py [--columns 'ResNet-50*,* 1 *'] [--minutes 3] [--kernels]
 
 A graph of one picture runs as a CUDA graph, since its launches would hide what the kernels take; one of 64 runs node
 by node. Results go to benchmarks/results/<card>-lowering.md. --kernels also prints which kernels take the time, as
@@ -11,27 +11,28 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402  # brings the CUDA libraries, and must come before ONNX Runtime
 
-import onnxplain  # noqa: E402
-from benchmarks.cuda import speed  # noqa: E402
-from benchmarks.cuda.machine import RESULTS, file_stem, machine, why_no_cuda  # noqa: E402
+from benchmarks.cuda.graphs import Made, Wanted, made  # noqa: E402
+from benchmarks.cuda.machine import RESULTS, file_stem, machine, matching, why_no_cuda  # noqa: E402
+from benchmarks.cuda.parity import relative_error  # noqa: E402
+from benchmarks.cuda.timing import bound_to_numbers, tf32, timings  # noqa: E402
 from onnxplain.ir.model import Model  # noqa: E402
 from onnxplain.passes.base import Pass  # noqa: E402
 from onnxplain.passes.optimise import LOWERING  # noqa: E402
 from onnxplain.passes.optimise.convolution import FlipUnitStride  # noqa: E402
 from onnxplain.passes.optimise.strides import DepthwiseStrides, PointStrides  # noqa: E402
+from onnxplain.runtime.session import open_session  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -59,60 +60,70 @@ def variants() -> tuple[Variant, ...]:
     )
 
 
-COLUMNS: tuple[tuple[str, str, int], ...] = (
-    ("ResNet-50", "gradient", 64),
-    ("MobileNetV2", "gradient", 64),
-    ("ResNet-50", "lrp-epsilon-plus", 64),
-    ("ResNet-50", "gradient", 1),
-    ("MobileNetV2", "gradient", 1),
+@dataclass(frozen=True)
+class Column:
+    """What is timed."""
+
+    network: str
+    what: str
+    batch: int
+    precision: str
+
+    def graph(self, variant: Variant) -> Wanted:
+        """With a lowering."""
+        return Wanted(self.network, self.what, self.batch, self.precision == "float16", variant.name)
+
+    def __str__(self) -> str:
+        return f"{self.network} {self.what} {self.batch} {self.precision}"
+
+
+COLUMNS = tuple(
+    Column(*each, precision)
+    for each in (
+        ("ResNet-50", "gradient", 64),
+        ("MobileNetV2", "gradient", 64),
+        ("ResNet-50", "lrp-epsilon-plus", 64),
+        ("ResNet-50", "gradient", 1),
+        ("MobileNetV2", "gradient", 1),
+        ("ResNet-50", "integrated-gradients", 1),
+    )
+    for precision in ("tf32", "float16")
 )
-"""Network, method and pictures."""
 
 
-def milliseconds(
-    network: str, method: str, batch: int, variant: Variant, precision: str, provider: str
-) -> tuple[float, float]:
-    """The median run, and the seconds until the first one was done. Raises: whatever fails."""
-    model = speed.for_batch(speed.exported(network), batch)
-    model = speed.half(model) if precision == "float16" else model
-    with patch("onnxplain.compiler.LOWERING", {**LOWERING, "cuda": variant.passes}):
-        proto = onnxplain.compile_model(model, method, runtime="cuda", **speed.METHODS[method].settings)
-    began = time.monotonic()
-    tf32 = precision == "tf32"
-    *_, timed = speed.timings(proto, provider, tf32=tf32, cuda=variant.options, graphs=batch == 1)
-    return timed.ms, time.monotonic() - began
-
-
-def kernels(network: str, method: str, batch: int, variant: Variant, precision: str, provider: str) -> list[str]:
+def kernels(graph: Made, options: Mapping[str, Any], precision: str, provider: str) -> list[str]:
     """The kernels of one run by the time they take, a line each."""
-    from onnxplain.runtime.bound import Bound
-    from onnxplain.runtime.session import open_session
-
-    model = speed.for_batch(speed.exported(network), batch)
-    model = speed.half(model) if precision == "float16" else model
-    with patch("onnxplain.compiler.LOWERING", {**LOWERING, "cuda": variant.passes}):
-        proto = onnxplain.compile_model(model, method, runtime="cuda", **speed.METHODS[method].settings)
-    session = open_session(proto, provider, use_tf32=precision == "tf32", cuda=variant.options)
-    feeds = {i.name: speed.numbers(i) for i in session.get_inputs()}
-    names = [output.name for output in session.get_outputs()]
-    bound = Bound(session, feeds, dict(zip(names, session.run(names, feeds), strict=True)))
+    session = open_session(graph.path, provider, use_tf32=tf32(precision), cuda=options)
+    bound = bound_to_numbers(session)
     bound.run()
-    on_card = provider == "cuda"
     activity = torch.profiler.ProfilerActivity
-    with torch.profiler.profile(activities=[activity.CUDA if on_card else activity.CPU]) as seen:
+    with torch.profiler.profile(activities=[activity.CUDA if provider == "cuda" else activity.CPU]) as seen:
         bound.run()
     events = sorted(seen.key_averages(), key=lambda e: -float(e.device_time_total))
     whole = sum(float(e.device_time_total) for e in events) or 1.0
-    head = f"{network}, {method}, {batch} pictures, {precision}, {variant.name}: {whole / 1e3:.2f} ms in kernels"
-    return [head, *(f"{e.device_time_total / whole:6.1%} {e.count:4} {e.key[:110]}" for e in events)]
+    return [
+        f"{whole / 1e3:.2f} ms in kernels",
+        *(f"{e.device_time_total / whole:6.1%} {e.count:4} {e.key[:110]}" for e in events),
+    ]
+
+
+def cell(column: Column, variant: Variant, graph: Made, provider: str) -> str:
+    """Milliseconds of the median run and the error against float32 on the CPU, or what fails."""
+    try:
+        if graph.fault:
+            return f"fails: {graph.fault[:200]}"
+        *_, timed = timings(graph.path, provider, column.precision, variant.options, graphs=column.batch == 1)
+        error = "" if graph.expected is None else relative_error(timed.outputs[graph.output][:1], graph.expected)
+        return f"{timed.ms:.2f} ({error:.0e})"
+    except Exception as fault:  # one graph that fails must not end the run
+        return f"fails: {' '.join(str(fault).split())[:200]}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--columns", default="*", metavar="PATTERN", help="such as 'ResNet-50 gradient 64'")
-    parser.add_argument("--variants", default="*", metavar="PATTERN")
-    parser.add_argument("--precisions", default="tf32,float16", metavar="NAME[,NAME]")
+    parser.add_argument("--columns", default="*", metavar="PATTERN[,PATTERN]", help="'ResNet-50 gradient 64 tf32'")
+    parser.add_argument("--variants", default="*", metavar="PATTERN[,PATTERN]")
     parser.add_argument("--minutes", type=float, default=1e6, help="stop after so many, with what there is")
     parser.add_argument("--kernels", action="store_true", help="which kernels take the time, of the first variant")
     parser.add_argument("--rehearse", action="store_true", help="the CPU in the place of CUDA; nothing is written")
@@ -122,40 +133,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"nothing was measured: {lacking}")
         return 0
     provider, until = "cpu" if asked.rehearse else "cuda", time.monotonic() + 60 * asked.minutes
-    precisions = asked.precisions.split(",")
-    chosen = [c for c in COLUMNS if fnmatchcase(" ".join(map(str, c)), asked.columns)]
-    compared = [v for v in variants() if fnmatchcase(v.name, asked.variants)]
-    heads = [(*column, precision) for column in chosen for precision in precisions]
-    cells = {(variant.name, head): "" for variant in compared for head in heads}
-    for head in heads:
-        network, method, batch, precision = head
-        for variant in compared:
-            if time.monotonic() > until:
-                break
-            try:
-                ms, waited = milliseconds(network, method, batch, variant, precision, provider)
-                cells[variant.name, head] = f"{ms:.2f}"
-                print(
-                    f"{network} {method} {batch} {precision}, {variant.name}: {ms:.3f} ms, {waited:.1f} s", flush=True
-                )
-            except Exception as fault:  # one graph that fails must not end the run
-                cells[variant.name, head] = "fails"
-                print(f"{network} {method} {batch} {precision}, {variant.name}: {' '.join(str(fault).split())[:300]}")
-        if asked.kernels and time.monotonic() < until:
-            try:
-                print("\n".join(kernels(network, method, batch, compared[0], precision, provider)[:24]), flush=True)
-            except Exception as fault:
-                print(f"no kernels: {' '.join(str(fault).split())[:300]}")
-    titles = [f"{network}, `{method}`, {batch}, {precision}" for network, method, batch, precision in heads]
-    table = ["| ms | " + " | ".join(titles) + " |", "|---" + "|--:" * len(heads) + "|"]
-    table += [f"| {v.name} | " + " | ".join(cells[v.name, head] for head in heads) + " |" for v in compared]
-    print("\n".join(table))
+    columns = [column for column in COLUMNS if matching(str(column), asked.columns)]
+    compared = [variant for variant in variants() if matching(variant.name, asked.variants)]
+    cells: dict[tuple[Variant, Column], str] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        lowerings = {variant.name: variant.passes for variant in compared}
+        graphs = made((column.graph(v) for column in columns for v in compared), Path(folder), lowerings)
+        for column in columns:
+            for variant in compared:
+                if time.monotonic() > until:
+                    break
+                cells[variant, column] = cell(column, variant, graphs[column.graph(variant)], provider)
+                print(f"{column}, {variant.name}: {cells[variant, column]}", flush=True)
+            if asked.kernels and time.monotonic() < until:
+                graph = graphs[column.graph(compared[0])]
+                print("\n".join(kernels(graph, compared[0].options, column.precision, provider)[:24]), flush=True)
+    page = table(columns, compared, cells)
+    print(page)
     if not asked.rehearse:
         facts = machine()
         said = ", ".join(f"{name} {value}" for name, value in facts.items() if name != "card")
-        page = [f"# {facts['card']}: lowerings", "", f"{said}.", "", *table]
-        (RESULTS / f"{file_stem(facts)}-lowering.md").write_text("\n".join(page) + "\n", encoding="utf-8")
+        text = f"# {facts['card']}: lowerings\n\n{said}.\n\n{page}\n"
+        (RESULTS / f"{file_stem(facts)}-lowering.md").write_text(text, encoding="utf-8")
     return 0
+
+
+def table(columns: Sequence[Column], compared: Sequence[Variant], cells: Mapping[tuple[Variant, Column], str]) -> str:
+    """In Markdown, a row for each variant."""
+    titles = [f"{c.network}, `{c.what}`, {c.batch}, {c.precision}" for c in columns]
+    lines = ["| ms (error) | " + " | ".join(titles) + " |", "|---" + "|--:" * len(columns) + "|"]
+    lines += [f"| {v.name} | " + " | ".join(cells.get((v, c), "") for c in columns) + " |" for v in compared]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

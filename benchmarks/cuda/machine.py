@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import subprocess
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import onnx
@@ -49,3 +50,8 @@ def why_no_cuda() -> str:
     except onnxplain.ProviderUnavailable as error:
         return str(error)
     return ""
+
+
+def matching(name: str, patterns: str) -> bool:
+    """Whether a name is one of those asked for."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns.split(","))

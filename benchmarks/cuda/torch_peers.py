@@ -67,13 +67,13 @@ def measured_peer(peer: Peer, network: str, batch: int, precision: str, provider
 def _prepared(peer: Peer, net: nn.Module, images: torch.Tensor) -> Callable[[], Any]:
     with torch.no_grad():
         target = net(images).argmax(1)
+    for weight in net.parameters():
+        weight.requires_grad_(peer == CAPTUM)  # as a model is that was loaded, and as one is that is compiled for this
     if peer == CAPTUM:
         from captum.attr import Saliency
 
         method = Saliency(net)
         return lambda: method.attribute(images.clone().requires_grad_(), target=target, abs=False)
-    for weight in net.parameters():
-        weight.requires_grad_(False)
     compiled = torch.compile(net)
 
     def gradient() -> torch.Tensor:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import on_cuda
-from benchmarks.cuda import speed
-from benchmarks.cuda.speed import COLUMNS, Row, arithmetic, cells, document
+from benchmarks.cuda import speed, timing
+from benchmarks.cuda.graphs import arithmetic
+from benchmarks.cuda.speed import COLUMNS, Row, cells, document
 from tests.running import net
 
 FACTS = {"card": "NVIDIA Test 1", "driver": "1.2", "tf32": "off"}
@@ -52,7 +53,7 @@ def test_a_rehearsal_measures_and_writes_nothing(
 ) -> None:
     monkeypatch.setattr(speed, "RESULTS", tmp_path)
     monkeypatch.setattr(speed, "METHODS", {name: speed.METHODS[name] for name in ("forward", "gradient", "lrp-eps")})
-    monkeypatch.setattr(speed, "SECONDS", 0.05)
+    monkeypatch.setattr(timing, "SECONDS", 0.05)
     asked = ["--parts", "speed", "--networks", "tiny", "--batches", "1,2", "--precisions", "float32", "--peers", "Cap*"]
     assert on_cuda.main(["--rehearse", *asked]) == 0
     rows = [each.split() for each in capsys.readouterr().out.splitlines() if "tiny" in each]
