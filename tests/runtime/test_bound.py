@@ -48,9 +48,9 @@ def test_an_input_that_there_is_not_is_refused(bound: tuple[onnxplain.Explainer,
 def test_what_was_returned_stays_as_it_was(bound: tuple[onnxplain.Explainer, Bound]) -> None:
     _, runs = bound
     runs.run()
-    found = runs.get("attribution")
+    found = runs.get("logits")
     kept = found.copy()
     runs.set("pixels", pictures(2, seed=7))
     runs.run()
-    assert not np.array_equal(runs.get("attribution"), kept)
+    assert not np.array_equal(runs.get("logits"), kept)
     np.testing.assert_array_equal(found, kept)
