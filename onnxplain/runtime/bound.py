@@ -65,7 +65,8 @@ class Bound:
         return found.copy()
 
     def _placed(self, array: Array) -> Any:
-        return runtime().OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self.device, 0)
+        own = np.array(array, order="C")  # on the CPU the runtime's value is this memory, and `set` writes into it
+        return runtime().OrtValue.ortvalue_from_numpy(own, self.device, 0)
 
 
 def _type(array: Array) -> str:

@@ -54,3 +54,8 @@ def test_what_was_returned_stays_as_it_was(bound: tuple[onnxplain.Explainer, Bou
     runs.run()
     assert not np.array_equal(runs.get("logits"), kept)
     np.testing.assert_array_equal(found, kept)
+
+
+def test_arrays_that_were_given_are_not_written_to(bound: tuple[onnxplain.Explainer, Bound]) -> None:
+    bound[1].set("pixels", pictures(2, seed=7))
+    np.testing.assert_array_equal(IMAGES, pictures(2))
