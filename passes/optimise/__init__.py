@@ -8,7 +8,7 @@ from onnxplain.ir.model import Model
 from onnxplain.passes.base import Pass
 from onnxplain.passes.optimise.blocked import EnterBlockedLayout
 from onnxplain.passes.optimise.choices import BentLines, SteepClips
-from onnxplain.passes.optimise.convolution import FlipUnitStride
+from onnxplain.passes.optimise.convolution import FlipDepthwise, FlipUnitStride
 from onnxplain.passes.optimise.dead_code import DropDeadCode
 from onnxplain.passes.optimise.joined import JoinedTransposes
 from onnxplain.passes.optimise.kept import KeptByChoice
@@ -53,6 +53,15 @@ LOWERING: Mapping[str, tuple[Pass[Model], ...]] = {
         EnterBlockedLayout(),
         OwnWeights(),
     ),
-    "cuda": (BentLines(), *_ANYWHERE, KeptByChoice(), CountOnDevice(), WideDequantisation(), DropDeadCode()),
+    "cuda": (
+        BentLines(),
+        *_ANYWHERE,
+        FlipDepthwise(),
+        DepthwiseStrides(),
+        KeptByChoice(),
+        CountOnDevice(),
+        WideDequantisation(),
+        DropDeadCode(),
+    ),
 }
 """What is done last, by the runtime that the graph is for. No rule knows of it."""

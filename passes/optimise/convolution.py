@@ -1,4 +1,4 @@
-"""Convolution lowering: transposed convolutions as what ONNX Runtime's CPU kernels do best."""
+"""Convolution lowering: transposed convolutions as what ONNX Runtime's kernels do best."""
 
 from __future__ import annotations
 
@@ -37,6 +37,18 @@ class FlipUnitStride(NodeRewrite):
             return "it crops more than its filters reach"
         group = int(node.attrs.get("group", 1))
         return g.op("Conv", dy, exchanged(g, w, group), pads=inner, dilations=dilations, group=group)
+
+
+class FlipDepthwise(FlipUnitStride):
+    """The same for convolutions of each channel by itself: a card has better kernels for these than for their backward.
+
+    For others it has equally good ones, so that a second copy of the weights in its memory would bring nothing.
+    """
+
+    def rewrite(self, g: Builder, node: gs.Node) -> Value | str | None:
+        if node.op != "ConvTranspose" or g.wrap(node.inputs[1]).shape[:2] != (int(node.attrs.get("group", 1)), 1):
+            return None
+        return super().rewrite(g, node)
 
 
 def exchanged(g: Builder, w: Value, group: int) -> Value:

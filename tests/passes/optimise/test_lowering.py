@@ -84,6 +84,29 @@ def test_a_transposed_convolution_stays_where_the_proof_does_not_hold(attributes
     assert operators(lowered)["ConvTranspose"] == 1, why
 
 
+@pytest.mark.parametrize(
+    ("attributes", "x", "w", "left"),
+    [
+        ("group=4, pads=[1,1,1,1]", "4,6,6", "4,1,3,3", 0),
+        ("group=4, pads=[1,1,1,1], strides=[2,2]", "4,6,6", "4,1,3,3", 0),
+        ("group=4, pads=[1,1]", "4,9", "4,1,3", 0),
+        ("group=4, pads=[1,1,1,1]", "4,6,6", "8,1,3,3", 1),
+        ("group=2, pads=[1,1,1,1]", "4,6,6", "6,2,3,3", 1),
+        ("pads=[1,1,1,1]", "3,9,8", "4,3,3,3", 1),
+        ("pads=[1,1,1,1], strides=[2,2]", "3,9,8", "4,3,3,3", 1),
+    ],
+)
+def test_for_cuda_only_a_convolution_of_each_channel_by_itself_is_flipped(
+    attributes: str, x: str, w: str, left: int
+) -> None:
+    model = conv(attributes, x, w)
+    plain, lowered = (compile_model(model, "gradient", runtime=r) for r in ("portable", "cuda"))
+    assert operators(plain)["ConvTranspose"] == 1
+    assert operators(lowered)["ConvTranspose"] == left
+    images = np.random.default_rng(1).standard_normal([2, *map(int, x.split(","))]).astype(np.float32)
+    assert close(run(lowered, images)["attribution"], run(plain, images)["attribution"])
+
+
 def test_a_mask_is_a_step_behind_any_operator() -> None:
     relu = compile_model(conv("", "3,7,7", "4,3,1,1"), "gradient", runtime="cpu")
     assert operators(relu)["HardSigmoid"] == 1
