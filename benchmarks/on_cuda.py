@@ -2,7 +2,8 @@
 
     python benchmarks/on_cuda.py                        # all but the models with hundreds of megabytes
     python benchmarks/on_cuda.py --parts parity --models 'light_*' --methods 'lrp-*' --heavy
-    python benchmarks/on_cuda.py --parts speed --networks ResNet-50 --batches 1,64 --rows '* gradient *,* float16 1'
+    python benchmarks/on_cuda.py --parts speed --networks ResNet-50 --rows '* gradient *,* float16 1'
+    python benchmarks/on_cuda.py --parts parity --cuda use_tf32=0,prefer_nhwc=1
     python benchmarks/on_cuda.py --rehearse --models digits --networks tiny --batches 1    # on the CPU, nothing written
 
 parity  every method on every model against the CPU, TF32 off, and where its nodes ran (benchmarks/cuda/parity.py)
@@ -21,8 +22,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +33,7 @@ sys.path.insert(0, str(ROOT))
 
 import onnxplain  # noqa: E402
 from benchmarks.cuda import parity, speed  # noqa: E402
+from benchmarks.cuda.graphs import Made, Wanted, made  # noqa: E402
 from benchmarks.cuda.machine import RESULTS, machine, matching, why_no_cuda  # noqa: E402
 from benchmarks.cuda.torch_peers import PEERS  # noqa: E402
 
@@ -50,25 +54,34 @@ def run_parity(asked: argparse.Namespace, provider: str, facts: dict[str, str], 
     print(f"{facts['card']}, ONNX Runtime {facts['ONNX Runtime']}: {len(methods)} methods, {len(chosen)} models")
     print(parity.line(parity.Row(parity.COLUMNS[0], note=" ".join(f"{name:>9}" for name in parity.COLUMNS[1:]))))
     done: list[parity.Report] = []
-    for report in parity.reports(chosen, methods, provider, until, asked.workers):
+    options = dict(each.split("=") for each in asked.cuda.replace(" ", "").split(","))
+    for report in parity.reports(chosen, methods, provider, until, asked.workers, options):
         done.append(report)
         if not asked.rehearse:
-            parity.save(done, facts)
+            parity.save(done, facts, options)
     return not any(row.note.startswith("FAILED") for report in done for row in report.rows)
 
 
-def run_speed(asked: argparse.Namespace, provider: str, facts: dict[str, str], until: float) -> bool:
+def run_speed(
+    asked: argparse.Namespace, rows: Sequence[speed.Row], graphs: Mapping[Wanted, Made], provider: str,
+    facts: dict[str, str], until: float,
+) -> bool:  # fmt: skip
     """Returns: whether every graph that was compiled ran."""
-    batches = [int(batch) for batch in asked.batches.split(",")]
-    rows: list[speed.Row] = []
-    networks, precisions = asked.networks.split(","), asked.precisions.split(",")
-    peers = [peer for peer in PEERS if matching(peer.name, asked.peers)]
-    for row in speed.rows(networks, batches, precisions, peers, provider, until, lambda row: matching(row, asked.rows)):
-        rows.append(row)
+    done: list[speed.Row] = []
+    for row in speed.rows(rows, graphs, provider, until):
+        done.append(row)
         print(speed.line(row), flush=True)
         if not asked.rehearse:
-            speed.save(rows, facts)
-    return not any(row.note.startswith("FAILED") for row in rows)
+            speed.save(done, facts)
+    return not any(row.note.startswith("FAILED") for row in done)
+
+
+def chosen_rows(asked: argparse.Namespace, provider: str) -> list[speed.Row]:
+    """What is timed."""
+    batches = [int(batch) for batch in asked.batches.split(",")]
+    peers = [peer for peer in PEERS if matching(peer.name, asked.peers)]
+    rows = speed.asked(asked.networks.split(","), batches, asked.precisions.split(","), peers, provider)
+    return [row for row in rows if matching(row.label, asked.rows)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,6 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--rows", default="*", metavar="PATTERN[,PATTERN]", help="of speed: 'ResNet-50 gradient tf32 *'"
     )
     parser.add_argument("--minutes", type=float, default=1e6, help="stop after so many, with what there is")
+    parser.add_argument("--cuda", default=parity.said(parity.FLOAT32), metavar="NAME=VALUE[,NAME=VALUE]",
+                        help="of parity, options of ONNX Runtime's CUDA provider")  # fmt: skip
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that share the card for parity")
     parser.add_argument("--rehearse", action="store_true", help="the CPU in the place of CUDA; nothing is written")
     asked = parser.parse_args(arguments)
@@ -104,8 +119,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"nothing was measured: {lacking}")
         return 0
     provider, facts = "cpu" if asked.rehearse else "cuda", machine()
-    runs = {"parity": run_parity, "speed": run_speed}
-    worked = [runs[part](asked, provider, facts, until) for part in asked.parts.split(",")]
+    parts, worked = asked.parts.split(","), []
+    rows = chosen_rows(asked, provider) if "speed" in parts else []
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as beside:
+        graphs = beside.submit(made, speed.graphs_of(rows), Path(folder))  # while parity is looked at
+        if "parity" in parts:
+            worked.append(run_parity(asked, provider, facts, until))
+        if "speed" in parts:
+            worked.append(run_speed(asked, rows, graphs.result(), provider, facts, until))
     if not asked.rehearse:
         print(f"\nwritten to {RESULTS.relative_to(ROOT) if RESULTS.is_relative_to(ROOT) else RESULTS}")
     return 0 if all(worked) else 1

@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402  # brings the CUDA libraries, and must come before ONNX Runtime
 
+from benchmarks.cuda import speed  # noqa: E402
 from benchmarks.cuda.graphs import Made, Wanted, made  # noqa: E402
 from benchmarks.cuda.machine import RESULTS, file_stem, machine, matching, why_no_cuda  # noqa: E402
 from benchmarks.cuda.parity import relative_error  # noqa: E402
@@ -31,7 +32,7 @@ from onnxplain.ir.model import Model  # noqa: E402
 from onnxplain.passes.base import Pass  # noqa: E402
 from onnxplain.passes.optimise import LOWERING  # noqa: E402
 from onnxplain.passes.optimise.convolution import FlipUnitStride  # noqa: E402
-from onnxplain.passes.optimise.strides import DepthwiseStrides, PointStrides  # noqa: E402
+from onnxplain.passes.optimise.strides import PointStrides  # noqa: E402
 from onnxplain.runtime.session import open_session  # noqa: E402
 
 
@@ -47,16 +48,22 @@ class Variant:
 def variants() -> tuple[Variant, ...]:
     """What is compared, the first being what `--for cuda` does with the options that ONNX Runtime has by default."""
     kept = LOWERING["cuda"]
-    flipped = (*kept, FlipUnitStride())
     channels_last = {"prefer_nhwc": True}
+
+    def without(*names: str) -> tuple[Pass[Model], ...]:
+        return tuple(p for p in kept if p.name not in names)
+
     return (
         Variant("--for cuda", kept, {}),
-        Variant("channels last (prefer_nhwc)", kept, channels_last),
-        Variant("flipped convolutions", flipped, {}),
-        Variant("flipped convolutions, channels last", flipped, channels_last),
-        Variant("flipped, strides by repetition", (*flipped, DepthwiseStrides(), PointStrides()), {}),
-        Variant("masks as products", tuple(p for p in kept if p.name != "KeptByChoice"), {}),
-        Variant("algorithms by heuristics", kept, {"cudnn_conv_algo_search": "HEURISTIC"}),
+        Variant("without rewriting depthwise convolutions", without("FlipDepthwise", "DepthwiseStrides"), {}),
+        Variant("without rewriting strided depthwise ones", without("DepthwiseStrides"), {}),
+        Variant("masks as products", without("KeptByChoice"), {}),
+        Variant("all convolutions of stride 1 flipped", (*kept, FlipUnitStride()), {}),
+        Variant("strides of 1x1 convolutions by repetition", (*kept, FlipUnitStride(), PointStrides()), {}),
+        Variant("prefer_nhwc", kept, channels_last),
+        Variant("fuse_conv_bias", kept, {"fuse_conv_bias": True}),
+        Variant("prefer_nhwc, fuse_conv_bias", kept, {**channels_last, "fuse_conv_bias": True}),
+        Variant("cudnn_conv_algo_search HEURISTIC", kept, {"cudnn_conv_algo_search": "HEURISTIC"}),
     )
 
 
@@ -85,9 +92,11 @@ COLUMNS = tuple(
         ("ResNet-50", "lrp-epsilon-plus", 64),
         ("ResNet-50", "gradient", 1),
         ("MobileNetV2", "gradient", 1),
+        ("MobileNetV2", "lrp-epsilon-plus", 1),
         ("ResNet-50", "integrated-gradients", 1),
+        ("tiny", "gradient", 1),
     )
-    for precision in ("tf32", "float16")
+    for precision in speed.PRECISIONS
 )
 
 
@@ -135,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     provider, until = "cpu" if asked.rehearse else "cuda", time.monotonic() + 60 * asked.minutes
     columns = [column for column in COLUMNS if matching(str(column), asked.columns)]
     compared = [variant for variant in variants() if matching(variant.name, asked.variants)]
-    cells: dict[tuple[Variant, Column], str] = {}
+    cells: dict[tuple[str, Column], str] = {}
     with tempfile.TemporaryDirectory() as folder:
         lowerings = {variant.name: variant.passes for variant in compared}
         graphs = made((column.graph(v) for column in columns for v in compared), Path(folder), lowerings)
@@ -143,8 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for variant in compared:
                 if time.monotonic() > until:
                     break
-                cells[variant, column] = cell(column, variant, graphs[column.graph(variant)], provider)
-                print(f"{column}, {variant.name}: {cells[variant, column]}", flush=True)
+                cells[variant.name, column] = cell(column, variant, graphs[column.graph(variant)], provider)
+                print(f"{column}, {variant.name}: {cells[variant.name, column]}", flush=True)
             if asked.kernels and time.monotonic() < until:
                 graph = graphs[column.graph(compared[0])]
                 print("\n".join(kernels(graph, compared[0].options, column.precision, provider)[:24]), flush=True)
@@ -158,11 +167,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def table(columns: Sequence[Column], compared: Sequence[Variant], cells: Mapping[tuple[Variant, Column], str]) -> str:
+def table(columns: Sequence[Column], compared: Sequence[Variant], cells: Mapping[tuple[str, Column], str]) -> str:
     """In Markdown, a row for each variant."""
     titles = [f"{c.network}, `{c.what}`, {c.batch}, {c.precision}" for c in columns]
     lines = ["| ms (error) | " + " | ".join(titles) + " |", "|---" + "|--:" * len(columns) + "|"]
-    lines += [f"| {v.name} | " + " | ".join(cells.get((v, c), "") for c in columns) + " |" for v in compared]
+    lines += [f"| {v.name} | " + " | ".join(cells.get((v.name, c), "") for c in columns) + " |" for v in compared]
     return "\n".join(lines)
 
 

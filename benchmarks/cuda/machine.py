@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import subprocess
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -17,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks/results"
 
 
-def file_stem(facts: dict[str, str]) -> str:
+def file_stem(facts: Mapping[str, str]) -> str:
     """The card's name as results are filed under it."""
     return "".join(c if c.isalnum() else "-" for c in facts["card"]).strip("-")
 

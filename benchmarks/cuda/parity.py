@@ -1,8 +1,13 @@
 """CUDA against CPU: every method on every model at hand, and where its nodes ran.
 
 error    ||cuda - cpu|| / ||cpu|| of the attribution, the worst sample
+moves    how far the CPU's own attribution goes, measured likewise, when the pictures change in their last bits: the
+         largest of four draws; only where error is above 0.001
 heatmap  the largest difference in the heatmap
 off      nodes that ONNX Runtime put on the CPU, most of them arithmetic with shapes, and Memcpy nodes
+
+Attributions jump where a ReLU or a maximum changes its mind, and no two ways to add numbers round alike: an error is
+marked where it is more than a few times what the attribution moves anyway.
 
 Nothing is timed, so that several processes can share the card (benchmarks/cuda/speed.py times).
 """
@@ -14,7 +19,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cache, lru_cache, partial
@@ -48,8 +53,15 @@ NEEDS_A_FILE = "composite"
 JOBS_AT_A_TIME = 7
 """Methods that a process takes at once, of one model for the most part, which it then reads once."""
 
-SUSPECT = 1e-3
-"""Relative error. In a deep network rounding may flip a ReLU, which gives up to this; more is marked."""
+SUSPECT, LEEWAY = 1e-3, 5
+"""Relative error; above it, how many times what the attribution moves anyway is not marked."""
+
+DRAWS = 4
+LAST_BITS = {False: 2.0**-22, True: 2.0**-11}
+"""By how much pictures are changed, relatively: the rounding of float32, and of TF32 where that is allowed."""
+
+FLOAT32: Mapping[str, str] = {"use_tf32": "0"}
+"""The options of ONNX Runtime's CUDA provider under which results are compared, if no others are asked for."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +89,15 @@ class Row:
 
     method: str
     error: float | None = None
+    moves: float | None = None
     heatmap: float | None = None
     placement: Placement | None = None
     note: str = ""
 
     @property
     def suspect(self) -> bool:
-        return self.error is not None and not self.error <= SUSPECT
+        """Whether the error is large, and not explained by how far the attribution moves anyway."""
+        return self.error is not None and not self.error <= max(SUSPECT, LEEWAY * (self.moves or 0.0))
 
 
 @dataclass
@@ -131,28 +145,45 @@ def settings_for(method: Method, images: Array) -> dict[str, Any]:
     return {name: value for name, value in asked.items() if name in known}
 
 
-def measured(model: onnx.ModelProto, method: Method, images: Array, provider: str, threads: int | None = None) -> Row:
+def measured(
+    model: onnx.ModelProto, method: Method, images: Array, provider: str, options: Mapping[str, str],
+    threads: int | None = None,
+) -> Row:  # fmt: skip
     """Compile, run on both providers and compare. What cannot be done is a note, not an error."""
     try:
         proto = onnxplain.compile_model(model, method.name, runtime="cuda", **settings_for(method, images))
-    except onnxplain.OnnxplainError as error:
-        return Row(method.name, note=str(error).splitlines()[0])
-    cpu = open_session(proto, "cpu", threads=threads)
-    feeds = {cpu.get_inputs()[0].name: images}
-    names = [output.name for output in cpu.get_outputs()]
-    expected = dict(zip(names, cpu.run(names, feeds), strict=True))
-    del cpu
+    except onnxplain.OnnxplainError as refusal:
+        return Row(method.name, note=str(refusal).splitlines()[0])
+    on_cpu = partial(open_session, proto, "cpu", threads=threads)
+    session = on_cpu()
+    feeds = {session.get_inputs()[0].name: images}
+    names = [output.name for output in session.get_outputs()]
+    expected = dict(zip(names, session.run(names, feeds), strict=True))
+    del session
     try:
-        found, placement = profiled(proto, feeds, provider)
-    except Exception as error:  # one graph that fails must not end the run
-        return Row(method.name, note=f"FAILED: {' '.join(str(error).split())[:200]}")
+        found, placement = profiled(proto, feeds, provider, options)
+    except Exception as fault:  # one graph that fails must not end the run
+        return Row(method.name, note=f"FAILED: {' '.join(str(fault).split())[:200]}")
     attribution, heatmap = (_outputs(proto)[role] for role in (ATTRIBUTION, HEATMAP))
+    error = relative_error(found[attribution], expected[attribution])
+    tf32 = options.get("use_tf32") == "1"
     return Row(
         method.name,
-        relative_error(found[attribution], expected[attribution]),
+        error,
+        None if error <= SUSPECT else moves(on_cpu(), feeds, attribution, expected[attribution], LAST_BITS[tf32]),
         float(np.abs(found[heatmap] - expected[heatmap]).max()),
         placement,
     )
+
+
+def moves(session: Any, feeds: Mapping[str, Array], attribution: str, expected: Array, change: float) -> float:
+    """How far an attribution goes when each number of the pictures grows or shrinks by so much of itself."""
+    draw = np.random.default_rng(1)
+    found = 0.0
+    for _ in range(DRAWS):
+        near = {name: (x * (1 + change * draw.choice([-1, 1], x.shape))).astype(x.dtype) for name, x in feeds.items()}
+        found = max(found, relative_error(session.run([attribution], near)[0], expected))
+    return found
 
 
 def _outputs(proto: onnx.ModelProto) -> dict[str, str]:
@@ -161,14 +192,16 @@ def _outputs(proto: onnx.ModelProto) -> dict[str, str]:
     return metadata.outputs if metadata else {}
 
 
-def profiled(proto: onnx.ModelProto, feeds: dict[str, Array], provider: str) -> tuple[dict[str, Array], Placement]:
-    """The outputs of a run with TF32 off, and where its nodes were."""
-    options = runtime().SessionOptions()
-    options.log_severity_level = 4
-    options.enable_profiling = True
+def profiled(
+    proto: onnx.ModelProto, feeds: dict[str, Array], provider: str, options: Mapping[str, str]
+) -> tuple[dict[str, Array], Placement]:
+    """The outputs of a run, and where its nodes were."""
+    settings = runtime().SessionOptions()
+    settings.log_severity_level = 4
+    settings.enable_profiling = True
     with tempfile.TemporaryDirectory() as folder:
-        options.profile_file_prefix = str(Path(folder) / "profile")
-        session = open_session(proto, provider, use_tf32=False, options=options)
+        settings.profile_file_prefix = str(Path(folder) / "profile")
+        session = open_session(proto, provider, cuda=options, options=settings)
         names = [output.name for output in session.get_outputs()]
         found = dict(zip(names, session.run(names, feeds), strict=True))
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
@@ -203,32 +236,35 @@ def _prepared(name: str) -> tuple[onnx.ModelProto, Array]:
     return model, subject.images(batch_of(model), 0)
 
 
-def _report(name: str, provider: str) -> Report:
+def _report(name: str, provider: str, options: Mapping[str, str]) -> Report:
     """A model without its methods."""
     model, images = _prepared(name)
     (data,) = {i.name for i in model.graph.input} - {w.name for w in model.graph.initializer}
-    _, placement = profiled(model, {data: images}, provider)
+    _, placement = profiled(model, {data: images}, provider, options)
     return Report(name, len(images), placement)
 
 
-def _one(job: tuple[str, str | None], provider: str, until: float, threads: int | None) -> Report | Row:
+def _one(
+    job: tuple[str, str | None], provider: str, options: Mapping[str, str], until: float, threads: int | None
+) -> Report | Row:
     """A method on a model, or of no method, the model alone."""
     name, method = job
     if method is None:
-        return _report(name, provider)
+        return _report(name, provider, options)
     if time.monotonic() > until:
         return Row(method, note="left out, the time is up")
     model, images = _prepared(name)
-    return measured(model, named(method), images, provider, threads)
+    return measured(model, named(method), images, provider, options, threads)
 
 
 def reports(
-    chosen: Sequence[Subject], methods: Sequence[Method], provider: str, until: float, workers: int = 1
-) -> Iterator[Report]:
+    chosen: Sequence[Subject], methods: Sequence[Method], provider: str, until: float, workers: int = 1,
+    options: Mapping[str, str] = FLOAT32,
+) -> Iterator[Report]:  # fmt: skip
     """Each model with every method, each as soon as it is done, printing as it goes, by so many processes."""
     jobs = [(s.name, method) for s in chosen for method in (None, *(m.name for m in methods))]
     threads = None if workers == 1 else max(1, (os.cpu_count() or 1) // workers)
-    work = partial(_one, provider=provider, until=until, threads=threads)
+    work = partial(_one, provider=provider, options=options, until=until, threads=threads)
     if workers == 1:
         yield from _gathered(jobs, map(work, jobs))
         return
@@ -251,7 +287,7 @@ def _gathered(jobs: Sequence[tuple[str, str | None]], results: Iterable[Report |
 # What is shown
 
 
-COLUMNS = ("method", "error", "heatmap", "nodes", "off", "Memcpy")
+COLUMNS = ("method", "error", "moves", "heatmap", "nodes", "off", "Memcpy")
 
 
 def cells(row: Row) -> list[str]:
@@ -262,6 +298,7 @@ def cells(row: Row) -> list[str]:
     return [
         row.method,
         f"{row.error:.1e}{' (!)' if row.suspect else ''}",
+        "" if row.moves is None else f"{row.moves:.1e}",
         f"{row.heatmap:.1e}",
         str(place.nodes),
         str(sum(place.elsewhere.values())),
@@ -288,7 +325,7 @@ def heading(report: Report) -> str:
     )
 
 
-def document(reports_: Sequence[Report], facts: dict[str, str]) -> str:
+def document(reports_: Sequence[Report], facts: Mapping[str, str], options: Mapping[str, str] = FLOAT32) -> str:
     """The Markdown file."""
     rows = [row for report in reports_ for row in report.rows]
     done = [row for row in rows if row.placement is not None]
@@ -296,16 +333,19 @@ def document(reports_: Sequence[Report], facts: dict[str, str]) -> str:
     for row in done:
         elsewhere.update(row.placement.elsewhere if row.placement else {})
     copies = sum(row.placement.memcpy for row in done if row.placement)
-    suspects = [row for row in done if row.suspect]
+    far = sum(row.error is not None and row.error > SUSPECT for row in done)
+    suspects = sum(row.suspect for row in done)
     lines = [
         f"# {facts['card']}",
         "",
         "Made by `benchmarks/on_cuda.py`, which says what the columns mean. "
         + ", ".join(f"{name} {value}" for name, value in facts.items() if name != "card")
+        + f". Options: {said(options)}"
         + f". {SETTINGS['steps']} steps for Integrated Gradients, {SETTINGS['samples']} samples for SmoothGrad.",
         "",
         f"{len(done)} graphs ran, {len(rows) - len(done)} did not (their rows say why). "
-        f"{len(suspects)} differ from the CPU by more than {SUSPECT:g} (marked !). {copies} Memcpy nodes in all.",
+        f"{far} differ from the CPU by more than {SUSPECT:g}, {suspects} of them by more than {LEEWAY} times what they "
+        f"move when the pictures change in their last bits (marked !). {copies} Memcpy nodes in all.",
         "",
         "Nodes on the CPU, by operator: "
         + (", ".join(f"{op} {n}" for op, n in elsewhere.most_common()) or "none")
@@ -320,10 +360,25 @@ def document(reports_: Sequence[Report], facts: dict[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def save(reports_: Sequence[Report], facts: dict[str, str]) -> None:
-    """Write both files."""
+def said(options: Mapping[str, str]) -> str:
+    """Options as text.
+
+    >>> said({"use_tf32": "0", "prefer_nhwc": "1"})
+    'use_tf32=0, prefer_nhwc=1'
+    """
+    return ", ".join(f"{name}={value}" for name, value in options.items())
+
+
+def save(reports_: Sequence[Report], facts: Mapping[str, str], options: Mapping[str, str] = FLOAT32) -> None:
+    """Write both files; those under other options than FLOAT32 say so in their names."""
     RESULTS.mkdir(exist_ok=True)
-    stem = file_stem(facts)
-    (RESULTS / f"{stem}.md").write_text(document(reports_, facts), encoding="utf-8")
-    whole = {"machine": facts, "settings": SETTINGS, "models": [asdict(report) for report in reports_]}
+    others = [f"{name}-{value}" for name, value in options.items() if FLOAT32.get(name) != value]
+    stem = "-".join([file_stem(facts), *others])
+    (RESULTS / f"{stem}.md").write_text(document(reports_, facts, options), encoding="utf-8")
+    whole = {
+        "machine": facts,
+        "options": dict(options),
+        "settings": SETTINGS,
+        "models": [asdict(report) for report in reports_],
+    }
     (RESULTS / f"{stem}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")

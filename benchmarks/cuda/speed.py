@@ -11,18 +11,16 @@ Gradients with 50 steps on ResNet-50 for one picture in float16 under 15 ms on a
 from __future__ import annotations
 
 import json
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
-from pathlib import Path
 
-from benchmarks.cuda.graphs import FORWARD, Made, Wanted, made
+from benchmarks.cuda.graphs import FORWARD, Made, Wanted
 from benchmarks.cuda.machine import RESULTS, file_stem
 from benchmarks.cuda.parity import relative_error
 from benchmarks.cuda.timing import rate, timings
-from benchmarks.cuda.torch_peers import Peer, measured_peer
+from benchmarks.cuda.torch_peers import PEERS, Peer, measured_peer
 
 
 def _any(_: int) -> bool:
@@ -66,6 +64,7 @@ class Row:
     what: str
     precision: str
     batch: int
+    channels_last: bool = False
     graph: bool = False
     ms: float | None = None
     share: float | None = None
@@ -82,36 +81,41 @@ class Row:
         """The graph that is measured."""
         return Wanted(self.network, self.what, self.batch, half=self.precision == "float16")
 
+    @property
+    def label(self) -> str:
+        """What it is found by, such as "ResNet-50 gradient tf32 64", with a fifth word where channels come last."""
+        words = [self.network, self.what, self.precision, str(self.batch)]
+        return " ".join([*words, "nhwc"] if self.channels_last else words)
 
-def rows(
-    networks: Sequence[str], batches: Sequence[int], precisions: Sequence[str], peers: Sequence[Peer],
-    provider: str, until: float, among: Callable[[str], bool] = lambda _: True,
-) -> Iterator[Row]:  # fmt: skip
-    """Every measurement, each as soon as it is done.
 
-    among: which, of texts such as "ResNet-50 gradient tf32 64".
-    """
-    asked = [
-        Row(network, what, precision, batch)
-        for network, batch, precision in product(networks, batches, precisions)
-        for what in (
-            *(method for method, measures in METHODS.items() if measures(batch)),
-            *(peer.name for peer in peers if peer.measures(network, batch)),
-        )
-    ]
-    chosen = [row for row in asked if among(f"{row.network} {row.what} {row.precision} {row.batch}")]
-    by_name = {peer.name: peer for peer in peers}
-    with tempfile.TemporaryDirectory() as folder:
-        graphs = made((row.wanted for row in chosen if row.what in METHODS), Path(folder))
-        for row in chosen:
-            if time.monotonic() > until:
-                yield replace(row, note="left out, the time is up")
-            elif row.what in METHODS:
-                yield from measured(row, graphs[row.wanted], provider)
-            else:
-                peer = by_name[row.what]
-                ms, note = measured_peer(peer, row.network, row.batch, row.precision, provider)
-                yield replace(row, ms=ms, note=note)
+def asked(
+    networks: Sequence[str], batches: Sequence[int], precisions: Sequence[str], peers: Sequence[Peer], provider: str
+) -> Iterator[Row]:
+    """Everything that is worth measuring."""
+    layouts = (False, True) if provider == "cuda" else (False,)
+    for network, batch, precision in product(networks, batches, precisions):
+        for method, measures in METHODS.items():
+            if measures(batch):
+                yield from (Row(network, method, precision, batch, layout) for layout in layouts)
+        yield from (Row(network, p.name, precision, batch) for p in peers if p.measures(network, batch))
+
+
+def graphs_of(chosen: Iterable[Row]) -> list[Wanted]:
+    """The graphs that are timed."""
+    return [row.wanted for row in chosen if row.what in METHODS]
+
+
+def rows(chosen: Iterable[Row], graphs: Mapping[Wanted, Made], provider: str, until: float) -> Iterator[Row]:
+    """The measurements, each as soon as it is done."""
+    peers = {peer.name: peer for peer in PEERS}
+    for row in chosen:
+        if time.monotonic() > until:
+            yield replace(row, note="left out, the time is up")
+        elif row.what in METHODS:
+            yield from measured(row, graphs[row.wanted], provider)
+        else:
+            ms, note = measured_peer(peers[row.what], row.network, row.batch, row.precision, provider)
+            yield replace(row, ms=ms, note=note)
 
 
 def measured(row: Row, graph: Made, provider: str) -> Iterator[Row]:
@@ -121,7 +125,8 @@ def measured(row: Row, graph: Made, provider: str) -> Iterator[Row]:
         return
     try:
         peak = rate(row.precision, provider)
-        for timed in timings(graph.path, provider, row.precision):
+        options = {"prefer_nhwc": True} if row.channels_last else {}
+        for timed in timings(graph.path, provider, row.precision, options):
             share = None if graph.arithmetic is None else graph.arithmetic / (timed.ms / 1e3) / peak
             error = None
             if graph.expected is not None:
@@ -133,12 +138,13 @@ def measured(row: Row, graph: Made, provider: str) -> Iterator[Row]:
 
 # What is shown
 
-COLUMNS = ("network", "what", "precision", "batch", "CUDA graph", "ms", "pictures/s", "share", "error")
+COLUMNS = ("network", "what", "precision", "batch", "layout", "CUDA graph", "ms", "pictures/s", "share", "error")
 
 
 def cells(row: Row) -> list[str]:
     """A row as text, in the order of COLUMNS."""
-    first = [row.network, row.what, row.precision, str(row.batch), "yes" if row.graph else "no"]
+    layout, graph = "NHWC" if row.channels_last else "", "yes" if row.graph else "no"
+    first = [row.network, row.what, row.precision, str(row.batch), layout, graph]
     if row.ms is None:
         return [*first, row.note, "", "", ""]
     share = "" if row.share is None else f"{row.share:.0%}"
@@ -148,7 +154,9 @@ def cells(row: Row) -> list[str]:
 
 def line(row: Row) -> str:
     """For a terminal."""
-    return " ".join(f"{cell:>{width}}" for cell, width in zip(cells(row), (12, 24, 9, 5, 4, 9, 9, 5, 8), strict=True))
+    return " ".join(
+        f"{cell:>{width}}" for cell, width in zip(cells(row), (12, 24, 9, 5, 4, 4, 9, 9, 5, 8), strict=True)
+    )
 
 
 def document(done: Sequence[Row], facts: Mapping[str, str]) -> str:
@@ -158,12 +166,12 @@ def document(done: Sequence[Row], facts: Mapping[str, str]) -> str:
         "",
         ", ".join(f"{n} {v}" for n, v in facts.items() if n != "card"),
     ]
-    lines += ["", "| " + " | ".join(COLUMNS) + " |", "|---|---|---|--:|---|--:|--:|--:|--:|"]
+    lines += ["", "| " + " | ".join(COLUMNS) + " |", "|---|---|---|--:|---|---|--:|--:|--:|--:|"]
     lines += ["| " + " | ".join(cells(row)).replace("\n", " ") + " |" for row in done]
     return "\n".join(lines) + "\n"
 
 
-def save(done: Sequence[Row], facts: dict[str, str]) -> None:
+def save(done: Sequence[Row], facts: Mapping[str, str]) -> None:
     """Write both files."""
     RESULTS.mkdir(exist_ok=True)
     stem = f"{file_stem(facts)}-speed"

@@ -3,11 +3,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import on_cuda
 from benchmarks.cuda import parity
-from benchmarks.cuda.parity import COLUMNS, Placement, Report, Row
+from benchmarks.cuda.parity import COLUMNS, Array, Placement, Report, Row
 
 FACTS = {"card": "NVIDIA Test 1", "driver": "1.2", "ONNX Runtime": "1.31.1"}
 
@@ -20,8 +21,9 @@ def event(name: str, op: str, provider: str, index: int = 0) -> dict[str, object
 def some_report() -> Report:
     place = Placement(97, {"Shape": 2, "Concat": 1}, 1)
     rows = [
-        Row("gradient", 1e-6, 2e-7, place),
-        Row("fem", 2e-3, 0.1, place),
+        Row("gradient", 1e-6, None, 2e-7, place),
+        Row("fem", 2e-3, 1e-4, 0.1, place),
+        Row("lrp-0", 2e-3, 1e-3, 0.1, place),
         Row("cam", note="cam needs a network of another form."),
     ]
     return Report("shapes", 4, Placement(30, {}, 0), rows)
@@ -42,7 +44,7 @@ def test_rehearsal_runs_and_writes_nothing(
     assert on_cuda.main(["--rehearse", "--parts", "parity", "--models", "digits", "--methods", "gradient,cam"]) == 0
     said = capsys.readouterr().out.splitlines()
     (gradient,) = (each.split() for each in said if each.startswith("gradient "))
-    assert len(gradient) == len(COLUMNS)
+    assert len(gradient) == len(COLUMNS) - 1  # it does not move
     assert gradient[1:3] == ["0.0e+00", "0.0e+00"]
     assert any(each.startswith("cam ") and "grad-cam" not in each and "pooling" in each for each in said)
     assert not (tmp_path / "results").exists()
@@ -78,21 +80,41 @@ def test_nodes_are_counted_once_and_by_provider() -> None:
 def test_document() -> None:
     text = parity.document([some_report()], FACTS)
     assert text.startswith("# NVIDIA Test 1\n")
-    assert "2 graphs ran, 1 did not" in text
-    assert "1 differ from the CPU by more than 0.001 (marked !). 2 Memcpy nodes in all." in text
-    assert "by operator: Shape 4, Concat 2." in text
+    assert "3 graphs ran, 1 did not" in text
+    assert "2 differ from the CPU by more than 0.001, 1 of them by more than 5 times what they move" in text
+    assert "(marked !). 3 Memcpy nodes in all." in text
+    assert "by operator: Shape 6, Concat 3." in text
+    assert "Options: use_tf32=0." in text
     table = [each for each in text.splitlines() if each.startswith("|")]
     assert {each.count("|") for each in table} == {len(COLUMNS) + 1}
-    assert "| `gradient` | 1.0e-06 | 2.0e-07 | 97 | 3 | 1 |" in table
-    assert "2.0e-03 (!)" in text
+    assert "| `gradient` | 1.0e-06 |  | 2.0e-07 | 97 | 3 | 1 |" in table
+    assert "| `fem` | 2.0e-03 (!) | 1.0e-04 |" in text
+    assert "| `lrp-0` | 2.0e-03 | 1.0e-03 |" in text
 
 
 def test_files_are_named_after_the_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(parity, "RESULTS", tmp_path)
     parity.save([some_report()], FACTS)
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["NVIDIA-Test-1.json", "NVIDIA-Test-1.md"]
+    parity.save([some_report()], FACTS, {"use_tf32": "0", "prefer_nhwc": "1"})
+    names = sorted(each.stem for each in tmp_path.iterdir())
+    assert names == ["NVIDIA-Test-1"] * 2 + ["NVIDIA-Test-1-prefer_nhwc-1"] * 2
     (model,) = json.loads((tmp_path / "NVIDIA-Test-1.json").read_text())["models"]
     assert model["rows"][0]["placement"]["elsewhere"] == {"Shape": 2, "Concat": 1}
+
+
+def test_how_far_an_attribution_moves_by_itself() -> None:
+    """The gradient of 5 |x| at 3 is 5 however x is rounded; at a kink that rounding crosses it is 5 or -5."""
+
+    class Kink:
+        def __init__(self, at: float) -> None:
+            self.at = at
+
+        def run(self, _: list[str], feeds: dict[str, Array]) -> list[Array]:
+            return [5 * np.sign(feeds["x"] - self.at)]
+
+    x = np.full((1, 40), 3.0, np.float32)
+    assert parity.moves(Kink(0.0), {"x": x}, "a", np.full((1, 40), 5.0), 2.0**-22) == 0
+    assert parity.moves(Kink(3.0), {"x": x}, "a", np.full((1, 40), 5.0), 2.0**-22) > 0.5
 
 
 @pytest.mark.gpu

@@ -10,6 +10,7 @@ from benchmarks import on_cuda
 from benchmarks.cuda import speed, timing
 from benchmarks.cuda.graphs import arithmetic
 from benchmarks.cuda.speed import COLUMNS, Row, cells, document
+from benchmarks.cuda.torch_peers import PEERS
 from tests.running import net
 
 FACTS = {"card": "NVIDIA Test 1", "driver": "1.2", "tf32": "off"}
@@ -40,10 +41,11 @@ def test_arithmetic_is_unknown_where_a_size_is() -> None:
 
 def test_rows_as_text() -> None:
     row = Row("ResNet-50", "gradient", "tf32", 64, graph=True, ms=8.0, share=0.456, error=2e-4)
-    assert cells(row) == ["ResNet-50", "gradient", "tf32", "64", "yes", "8.00", "8000", "46%", "2.0e-04"]
-    assert cells(replace(row, share=None, error=None))[5:] == ["8.00", "8000", "", ""]
+    assert cells(row) == ["ResNet-50", "gradient", "tf32", "64", "", "yes", "8.00", "8000", "46%", "2.0e-04"]
+    assert cells(replace(row, channels_last=True))[4] == "NHWC"
+    assert cells(replace(row, share=None, error=None))[6:] == ["8.00", "8000", "", ""]
     failed = Row("ResNet-50", "gradient", "tf32", 64, note="FAILED: why")
-    assert cells(failed)[5:] == ["FAILED: why", "", "", ""]
+    assert cells(failed)[6:] == ["FAILED: why", "", "", ""]
     text = document([row, failed], FACTS)
     assert {each.count("|") for each in text.splitlines() if each.startswith("|")} == {len(COLUMNS) + 1}
 
@@ -61,6 +63,14 @@ def test_a_rehearsal_measures_and_writes_nothing(
     assert all(float(row[5]) > 0 for row in rows if row[1] != "Captum")
     assert all(float(row[-1]) < 1e-5 for row in rows[1:3])
     assert not list(tmp_path.iterdir())
+
+
+def test_channels_last_is_asked_for_on_a_card_only() -> None:
+    labels = [row.label for row in speed.asked(["ResNet-50"], [1, 16], ["tf32"], PEERS, "cuda")]
+    assert {"ResNet-50 gradient tf32 16", "ResNet-50 gradient tf32 16 nhwc"} <= set(labels)
+    assert "ResNet-50 integrated-gradients tf32 1" in labels
+    assert not [x for x in labels if "integrated-gradients tf32 16" in x or "torch.compile gradient tf32 16" in x]
+    assert not [row for row in speed.asked(["tiny"], [1], ["tf32"], PEERS, "cpu") if row.channels_last]
 
 
 def test_files_are_named_after_the_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
