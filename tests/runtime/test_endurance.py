@@ -21,24 +21,34 @@ def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096
 
+def busy(work):
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+def yardstick():
+    matrices @ matrices
+
 explain = onnxplain.Explainer(sys.argv[1], "cpu", threads=1)
+matrices = np.random.default_rng(0).normal(size=(100, 48, 48))
 runs, shape = int(sys.argv[2]), [2 if isinstance(d, str) else d for d in explain.input.shape]
 images = [np.random.default_rng(i).uniform(size=shape).astype(np.float32) for i in range(10)]
 took, memory = [], []
 for i in range(runs):
-    began = time.process_time()
-    explain(images[i % 10])
-    took.append(time.process_time() - began)
+    before = busy(yardstick)
+    took.append(busy(lambda: explain(images[i % 10])) / (before + busy(yardstick)))
     if i in (runs // 10, runs - 1):
         memory.append(resident())
 part = runs // 10
-# processor's time of the quickest tenth: what grows with the runs slows these too, other programs do not
-print(json.dumps([*(float(np.quantile(t, 0.1)) for t in (took[part : 2 * part], took[-part:])), *memory]))
+print(json.dumps([*(float(np.median(t)) for t in (took[part : 2 * part], took[-part:])), *memory]))
 """
 
 
 def endured(folder: Path, method: str, runs: int) -> tuple[float, float]:
-    """How much longer the last tenth of the runs took than the second, and by how many bytes the process grew."""
+    """How much longer the last tenth of the runs took than the second, and by how many bytes the process grew.
+
+    Each run is measured in matrix products before and behind it, since a shared machine slows down for minutes.
+    """
     if not Path("/proc/self/statm").exists():
         pytest.skip("the size of a process is read from /proc")
     (digits,) = (s for s in SPECIMENS if s.name == "digits")
