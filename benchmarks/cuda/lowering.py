@@ -26,13 +26,13 @@ import torch  # noqa: E402  # brings the CUDA libraries, and must come before ON
 from benchmarks.cuda import speed  # noqa: E402
 from benchmarks.cuda.graphs import Made, Wanted, made  # noqa: E402
 from benchmarks.cuda.machine import RESULTS, file_stem, machine, matching, why_no_cuda  # noqa: E402
-from benchmarks.cuda.parity import relative_error  # noqa: E402
 from benchmarks.cuda.timing import bound_to_numbers, tf32, timings  # noqa: E402
 from onnxplain.ir.model import Model  # noqa: E402
 from onnxplain.passes.base import Pass  # noqa: E402
 from onnxplain.passes.optimise import LOWERING  # noqa: E402
 from onnxplain.passes.optimise.convolution import FlipUnitStride  # noqa: E402
 from onnxplain.passes.optimise.strides import PointStrides  # noqa: E402
+from onnxplain.runtime.agreement import relative_error  # noqa: E402
 from onnxplain.runtime.session import open_session  # noqa: E402
 
 

@@ -1,13 +1,12 @@
 """CUDA against CPU: every method on every model at hand, and where its nodes ran.
 
 error    ||cuda - cpu|| / ||cpu|| of the attribution, the worst sample
-moves    how far the CPU's own attribution goes, measured likewise, when the pictures change in their last bits: the
-         largest of four draws; only where error is above 0.001
+moves    how far the CPU's own attribution goes, measured likewise, when the pictures change in their last bits; only
+         where error is above 0.001 (onnxplain/runtime/agreement.py, as `onnxplain verify --provider cuda` does)
 heatmap  the largest difference in the heatmap
 off      nodes that ONNX Runtime put on the CPU, most of them arithmetic with shapes, and Memcpy nodes
 
-Attributions jump where a ReLU or a maximum changes its mind, and no two ways to add numbers round alike: an error is
-marked where it is more than a few times what the attribution moves anyway.
+An error is marked where it is more than a few times what the attribution moves anyway.
 
 Nothing is timed, so that several processes can share the card (benchmarks/cuda/speed.py times).
 """
@@ -37,6 +36,7 @@ from benchmarks.cuda.machine import RESULTS, ROOT, file_stem
 from onnxplain.interface import ATTRIBUTION, HEATMAP, Metadata
 from onnxplain.methods import named
 from onnxplain.methods.method import Method
+from onnxplain.runtime.agreement import ALIKE, LEEWAY, Distance, distance
 from onnxplain.runtime.session import open_session, runtime
 
 Array = NDArray[Any]
@@ -53,12 +53,8 @@ NEEDS_A_FILE = "composite"
 JOBS_AT_A_TIME = 7
 """Methods that a process takes at once, of one model for the most part, which it then reads once."""
 
-SUSPECT, LEEWAY = 1e-3, 5
-"""Relative error; above it, how many times what the attribution moves anyway is not marked."""
-
-DRAWS = 4
-LAST_BITS = {False: 2.0**-22, True: 2.0**-11}
-"""By how much pictures are changed, relatively: the rounding of float32, and of TF32 where that is allowed."""
+TF32_ROUNDING = 2.0**-11
+"""By how much pictures are changed where TF32 is allowed, relatively."""
 
 FLOAT32: Mapping[str, str] = {"use_tf32": "0"}
 """The options of ONNX Runtime's CUDA provider under which results are compared, if no others are asked for."""
@@ -88,16 +84,10 @@ class Row:
     """One method on one model. `note` says why there are no numbers."""
 
     method: str
-    error: float | None = None
-    moves: float | None = None
+    apart: Distance | None = None
     heatmap: float | None = None
     placement: Placement | None = None
     note: str = ""
-
-    @property
-    def suspect(self) -> bool:
-        """Whether the error is large, and not explained by how far the attribution moves anyway."""
-        return self.error is not None and not self.error <= max(SUSPECT, LEEWAY * (self.moves or 0.0))
 
 
 @dataclass
@@ -154,36 +144,27 @@ def measured(
         proto = onnxplain.compile_model(model, method.name, runtime="cuda", **settings_for(method, images))
     except onnxplain.OnnxplainError as refusal:
         return Row(method.name, note=str(refusal).splitlines()[0])
-    on_cpu = partial(open_session, proto, "cpu", threads=threads)
-    session = on_cpu()
+    session = open_session(proto, "cpu", threads=threads)
     feeds = {session.get_inputs()[0].name: images}
     names = [output.name for output in session.get_outputs()]
     expected = dict(zip(names, session.run(names, feeds), strict=True))
-    del session
     try:
         found, placement = profiled(proto, feeds, provider, options)
     except Exception as fault:  # one graph that fails must not end the run
         return Row(method.name, note=f"FAILED: {' '.join(str(fault).split())[:200]}")
     attribution, heatmap = (_outputs(proto)[role] for role in (ATTRIBUTION, HEATMAP))
-    error = relative_error(found[attribution], expected[attribution])
-    tf32 = options.get("use_tf32") == "1"
+
+    def on_cpu(x: Array) -> Array:
+        (run,) = session.run([attribution], dict.fromkeys(feeds, x))
+        return np.asarray(run)
+
+    rounding = TF32_ROUNDING if options.get("use_tf32") == "1" else None
     return Row(
         method.name,
-        error,
-        None if error <= SUSPECT else moves(on_cpu(), feeds, attribution, expected[attribution], LAST_BITS[tf32]),
+        distance(found[attribution], expected[attribution], images, on_cpu, rounding),
         float(np.abs(found[heatmap] - expected[heatmap]).max()),
         placement,
     )
-
-
-def moves(session: Any, feeds: Mapping[str, Array], attribution: str, expected: Array, change: float) -> float:
-    """How far an attribution goes when each number of the pictures grows or shrinks by so much of itself."""
-    draw = np.random.default_rng(1)
-    found = 0.0
-    for _ in range(DRAWS):
-        near = {name: (x * (1 + change * draw.choice([-1, 1], x.shape))).astype(x.dtype) for name, x in feeds.items()}
-        found = max(found, relative_error(session.run([attribution], near)[0], expected))
-    return found
 
 
 def _outputs(proto: onnx.ModelProto) -> dict[str, str]:
@@ -218,14 +199,6 @@ def placed(events: Iterable[dict[str, Any]], wanted: str) -> Placement:
     copies = [op for op, _ in nodes.values() if op.startswith("Memcpy")]
     elsewhere = Counter(op for op, where in nodes.values() if where != wanted and not op.startswith("Memcpy"))
     return Placement(len(nodes) - len(copies), dict(sorted(elsewhere.items())), len(copies))
-
-
-def relative_error(found: Array, expected: Array) -> float:
-    """||found - expected|| / ||expected||, the worst sample; a sample that is zero in both has none."""
-    pairs = [(a.astype(np.float64), b.astype(np.float64)) for a, b in zip(found, expected, strict=True)]
-    return max(
-        float(np.linalg.norm(a - b) / (np.linalg.norm(b) or 1.0)) if not np.array_equal(a, b) else 0.0 for a, b in pairs
-    )
 
 
 @lru_cache(maxsize=1)
@@ -292,13 +265,13 @@ COLUMNS = ("method", "error", "moves", "heatmap", "nodes", "off", "Memcpy")
 
 def cells(row: Row) -> list[str]:
     """A row as text, in the order of COLUMNS."""
-    if row.placement is None or row.error is None:
+    if row.placement is None or row.apart is None:
         return [row.method, row.note]
     place = row.placement
     return [
         row.method,
-        f"{row.error:.1e}{' (!)' if row.suspect else ''}",
-        "" if row.moves is None else f"{row.moves:.1e}",
+        f"{row.apart.error:.1e}{' (!)' if row.apart.suspect else ''}",
+        "" if row.apart.moves is None else f"{row.apart.moves:.1e}",
         f"{row.heatmap:.1e}",
         str(place.nodes),
         str(sum(place.elsewhere.values())),
@@ -333,8 +306,9 @@ def document(reports_: Sequence[Report], facts: Mapping[str, str], options: Mapp
     for row in done:
         elsewhere.update(row.placement.elsewhere if row.placement else {})
     copies = sum(row.placement.memcpy for row in done if row.placement)
-    far = sum(row.error is not None and row.error > SUSPECT for row in done)
-    suspects = sum(row.suspect for row in done)
+    apart = [row.apart for row in done if row.apart]
+    far = sum(each.error > ALIKE for each in apart)
+    suspects = sum(each.suspect for each in apart)
     lines = [
         f"# {facts['card']}",
         "",
@@ -344,7 +318,7 @@ def document(reports_: Sequence[Report], facts: Mapping[str, str], options: Mapp
         + f". {SETTINGS['steps']} steps for Integrated Gradients, {SETTINGS['samples']} samples for SmoothGrad.",
         "",
         f"{len(done)} graphs ran, {len(rows) - len(done)} did not (their rows say why). "
-        f"{far} differ from the CPU by more than {SUSPECT:g}, {suspects} of them by more than {LEEWAY} times what they "
+        f"{far} differ from the CPU by more than {ALIKE:g}, {suspects} of them by more than {LEEWAY} times what they "
         f"move when the pictures change in their last bits (marked !). {copies} Memcpy nodes in all.",
         "",
         "Nodes on the CPU, by operator: "

@@ -18,9 +18,9 @@ from itertools import product
 
 from benchmarks.cuda.graphs import FORWARD, Made, Wanted
 from benchmarks.cuda.machine import RESULTS, file_stem
-from benchmarks.cuda.parity import relative_error
 from benchmarks.cuda.timing import rate, timings
 from benchmarks.cuda.torch_peers import PEERS, Peer, measured_peer
+from onnxplain.runtime.agreement import relative_error
 
 
 def _any(_: int) -> bool:

@@ -34,6 +34,7 @@ def verify_command(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the random samples, where no pictures are given.")] = 0,
     provider: o.Provider = "cpu",
+    cuda: o.Cuda = None,
     runtime: Annotated[
         str | None,
         typer.Option(
@@ -56,6 +57,9 @@ def verify_command(
     The model's own outputs must be its own to 1e-5, maps finite and of the shapes promised, heatmaps within 0 and 1,
     and a gradient the slope that finite differences measure.
 
+    With --provider cuda attributions must also be those of the CPU: to 1e-3, or to five times what they move when the
+    input changes in its last bits.
+
     With --for cuda every node must have a CUDA kernel and no tensor be copied to the CPU and back; with --for portable
     only operators may be added that every runtime has.
     """
@@ -63,10 +67,11 @@ def verify_command(
     from onnxplain.runtime.verify import random_batch, verify
 
     asked = o.preprocess(preprocess, scale, mean, std, order, resize)
-    explain = Explainer(explained, provider, use_tf32=False)
+    explain = Explainer(explained, provider, cuda={"use_tf32": "0"} | (o.cuda(cuda) or {}))
+    reference = None if explain.provider == "cpu" else Explainer(explained, "cpu")
     sides = o.size(size)
     batches = _pictures(explain, images, asked, sides) if images else [random_batch(explain, seed, sides)]
-    checks = merged(verify(explained, explain, against, batches))
+    checks = merged(verify(explained, explain, against, batches, reference))
     if runtime is not None:
         checks += _lint(explained, runtime)
     failed = [check for check in checks if not check.kept]

@@ -14,6 +14,7 @@ import onnx
 from onnxplain import interface
 from onnxplain.errors import BadModel, OnnxplainError, UsageError
 from onnxplain.ir.layout import Layout
+from onnxplain.runtime.agreement import ALIKE, LEEWAY, distance
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.feeds import Array, Port, ports, shown
 from onnxplain.runtime.portions import in_portions
@@ -38,13 +39,16 @@ class Check:
     kept: bool
 
 
-def verify(explained: Path, explain: Explainer, source: Path, batches: Sequence[Array]) -> Iterator[Check]:
+def verify(
+    explained: Path, explain: Explainer, source: Path, batches: Sequence[Array], reference: Explainer | None = None
+) -> Iterator[Check]:
     """Check a compiled file against the model it was compiled from, one promise after the other.
 
-    explain: the compiled file, opened with use_tf32=False, which would blur the comparison.
-    source:  the model; it is run on what `explain` runs on.
-    batches: samples to run, in the model's own type and preprocessing (`random_batch` makes some).
-    Raises:  OnnxplainError if the model cannot be run at all.
+    explain:   the compiled file, opened with use_tf32=False, which would blur the comparison.
+    source:    the model; it is run on what `explain` runs on.
+    batches:   samples to run, in the model's own type and preprocessing (`random_batch` makes some).
+    reference: the compiled file on another provider, whose attributions `explain` is to return as well.
+    Raises:    OnnxplainError if the model cannot be run at all.
     """
     original = open_session(source, explain.provider, use_tf32=False)
     yield _well_formed(explained)
@@ -54,7 +58,7 @@ def verify(explained: Path, explain: Explainer, source: Path, batches: Sequence[
         if not check.kept:
             return  # the two cannot be fed the same
     for batch in batches:
-        yield from _numbers(explain, original, batch)
+        yield from _numbers(explain, original, batch, reference)
 
 
 def random_batch(explain: Explainer, seed: int = 0, size: tuple[int, int] | None = None) -> Array:
@@ -113,7 +117,7 @@ def _listed(wrong: Sequence[str], every: Sequence[str] | Mapping[str, Any]) -> s
     return f"not so: {', '.join(wrong)}" if wrong else ", ".join(every)
 
 
-def _numbers(explain: Explainer, original: Any, batch: Array) -> Iterator[Check]:
+def _numbers(explain: Explainer, original: Any, batch: Array, reference: Explainer | None) -> Iterator[Check]:
     own = {port.name: _filled(port, explain, len(batch)) for port in ports(original.get_inputs()).values()}
     others = {name: array for name, array in own.items() if name != explain.input.name}
     added = _added(explain, batch)
@@ -134,6 +138,8 @@ def _numbers(explain: Explainer, original: Any, batch: Array) -> Iterator[Check]
             yield _map(explain, role, result, batch)
         elif role.startswith(interface.RESIDUAL):
             yield _residual(role, result[role], result[interface.SCORE])
+        if role.startswith(interface.ATTRIBUTION) and reference is not None:
+            yield _as_reference(reference, role, result[role], batch, fed)
     for method in explain.metadata.method.split(","):
         if method in SLOPES:
             yield _slope(explain, method, batch, fed)
@@ -240,6 +246,21 @@ def _map(explain: Explainer, role: str, result: Mapping[str, Array], batch: Arra
     as_input = array.shape == (*ranked, *batch.shape[1:])
     coarse = array.shape[: len(ranked)] == ranked and array.ndim == len(ranked) + len(spatial)
     return Check(f"{role} finite, of the input's shape or a layer's", found, finite and (as_input or coarse))
+
+
+def _as_reference(reference: Explainer, role: str, found: Array, batch: Array, fed: Mapping[str, Array]) -> Check:
+    """Relative to the attribution's own size, the worst sample."""
+    key = reference.key(role)
+
+    def run(x: Array) -> Array:
+        return reference(x, **fed)[key]
+
+    apart = distance(found, run(batch), batch, run)
+    promise = f"{role} as on {reference.provider}, to {ALIKE:.0e} or {LEEWAY} times what the input's last bits move it"
+    moves = "" if apart.moves is None else f"; they move it by {apart.moves:.1e}"
+    if moves and batch.dtype.kind != "f":
+        moves = f"; {batch.dtype} has none"
+    return Check(promise, f"{apart.error:.1e}{moves}", not apart.suspect)
 
 
 def _residual(role: str, residual: Array, score: Array) -> Check:

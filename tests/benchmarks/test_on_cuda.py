@@ -3,12 +3,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from benchmarks import on_cuda
 from benchmarks.cuda import parity
-from benchmarks.cuda.parity import COLUMNS, Array, Placement, Report, Row
+from benchmarks.cuda.parity import COLUMNS, Placement, Report, Row
+from onnxplain.runtime.agreement import ALIKE, Distance
 
 FACTS = {"card": "NVIDIA Test 1", "driver": "1.2", "ONNX Runtime": "1.31.1"}
 
@@ -21,9 +21,9 @@ def event(name: str, op: str, provider: str, index: int = 0) -> dict[str, object
 def some_report() -> Report:
     place = Placement(97, {"Shape": 2, "Concat": 1}, 1)
     rows = [
-        Row("gradient", 1e-6, None, 2e-7, place),
-        Row("fem", 2e-3, 1e-4, 0.1, place),
-        Row("lrp-0", 2e-3, 1e-3, 0.1, place),
+        Row("gradient", Distance(1e-6), 2e-7, place),
+        Row("fem", Distance(2e-3, 1e-4), 0.1, place),
+        Row("lrp-0", Distance(2e-3, 1e-3), 0.1, place),
         Row("cam", note="cam needs a network of another form."),
     ]
     return Report("shapes", 4, Placement(30, {}, 0), rows)
@@ -102,21 +102,6 @@ def test_files_are_named_after_the_card(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert model["rows"][0]["placement"]["elsewhere"] == {"Shape": 2, "Concat": 1}
 
 
-def test_how_far_an_attribution_moves_by_itself() -> None:
-    """The gradient of 5 |x| at 3 is 5 however x is rounded; at a kink that rounding crosses it is 5 or -5."""
-
-    class Kink:
-        def __init__(self, at: float) -> None:
-            self.at = at
-
-        def run(self, _: list[str], feeds: dict[str, Array]) -> list[Array]:
-            return [5 * np.sign(feeds["x"] - self.at)]
-
-    x = np.full((1, 40), 3.0, np.float32)
-    assert parity.moves(Kink(0.0), {"x": x}, "a", np.full((1, 40), 5.0), 2.0**-22) == 0
-    assert parity.moves(Kink(3.0), {"x": x}, "a", np.full((1, 40), 5.0), 2.0**-22) > 0.5
-
-
 @pytest.mark.gpu
 def test_on_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     lacking = on_cuda.why_no_cuda()
@@ -129,4 +114,4 @@ def test_on_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (results,) = (json.loads(each.read_text()) for each in tmp_path.glob("*.json"))
     rows = [row for model in results["models"] for row in model["rows"]]
     assert len(rows) == 6
-    assert all(row["error"] <= parity.SUSPECT and row["placement"]["memcpy"] == 0 for row in rows)
+    assert all(row["apart"]["error"] <= ALIKE and row["placement"]["memcpy"] == 0 for row in rows)

@@ -11,6 +11,7 @@ from onnx import numpy_helper
 from PIL import Image
 
 import onnxplain
+from benchmarks.cuda.machine import why_no_cuda
 from onnxplain.runtime.session import CUDA
 from onnxplain.runtime.verify import for_best_class, random_batch
 from tests.cli.program import program
@@ -124,3 +125,38 @@ def test_a_runtime_that_there_is_not(folder: Path) -> None:
     result = program("verify", folder / "explained.onnx", "--against", folder / "model.onnx", "--for", "gpu")
     assert result.exit_code == 2
     assert result.stderr.startswith("UsageError: there is no runtime 'gpu'. ")
+
+
+@pytest.mark.skipif(
+    "AzureExecutionProvider" not in onnxruntime.get_available_providers(), reason="a provider is lacking"
+)
+def test_another_provider_is_compared_with_the_cpu(folder: Path) -> None:
+    """Of the providers that every wheel has, one gives all nodes to the CPU."""
+    given = ("verify", folder / "explained.onnx", "--against", folder / "model.onnx")
+    promise = "attribution as on cpu, to 1e-03"
+    assert promise not in " ".join(program(*given).stdout.split())
+    result = program(*given, "--provider", "AzureExecutionProvider")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert promise in " ".join(result.stdout.split())
+
+
+def test_options_of_cuda_are_names_and_values(folder: Path) -> None:
+    result = program("verify", folder / "explained.onnx", "--against", folder / "model.onnx", "--cuda", "prefer_nhwc")
+    assert (result.exit_code, result.stderr) == (
+        2, "UsageError: --cuda takes NAME=VALUE such as use_tf32=0, not 'prefer_nhwc'.\n"
+    )  # fmt: skip
+
+
+@pytest.mark.gpu
+def test_on_a_card(folder: Path) -> None:
+    lacking = why_no_cuda()
+    if lacking:
+        pytest.skip(lacking.splitlines()[0])
+    path = folder / "cuda.onnx"
+    onnxplain.compile_file(folder / "model.onnx", path, "gradient,lrp-epsilon-plus,grad-cam", runtime="cuda")
+    for options in ((), ("--cuda", "prefer_nhwc=1")):
+        result = program(
+            "verify", path, "--against", folder / "model.onnx", "--provider", "cuda", *options, "--json"
+        )  # fmt: skip
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert sum("as on cpu" in check["promise"] for check in json.loads(result.stdout)) == 3

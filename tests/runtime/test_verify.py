@@ -140,3 +140,32 @@ def test_real_models(tmp_path: Path, name: str) -> None:
     explain = Explainer(path, "cpu")
     assert broken(list(verify(path, explain, source, [random_batch(explain)]))) == []
     assert onnx.load(path).ir_version == 10
+
+
+def test_attributions_are_those_of_the_reference(tmp_path: Path) -> None:
+    """On a card: here a second session stands for it, of a graph that is right, then of one that is not."""
+    source, method = saved(classifier(), tmp_path / "model.onnx"), "gradient,lrp-eps"
+    right = onnxplain.compile_model(source, method, target="input")
+    wrong = onnxplain.compile_model(source, method, target="input")
+    through("attribution_lrp-eps", "Mul", 1.01)(wrong)
+    paths = [saved(graph, tmp_path / f"{i}.onnx") for i, graph in enumerate((right, wrong))]
+    same, other = (Explainer(path, "cpu") for path in paths)
+    batch = [random_batch(same)]
+    promise = "attribution_{} as on cpu, to 1e-03 or 5 times what the input's last bits move it"
+    kept = {check.promise: check for check in verify(paths[0], same, source, batch, same)}
+    assert [kept[promise.format(name)].found for name in ("gradient", "lrp-eps")] == ["0.0e+00"] * 2
+    apart = [check for check in verify(paths[1], other, source, batch, same) if not check.kept]
+    assert [check.promise for check in apart] == [promise.format("lrp-eps")]
+    assert apart[0].found.startswith("1.0e-02; they move it by ")
+
+
+def test_pixels_without_last_bits_cannot_excuse_a_difference(tmp_path: Path) -> None:
+    model = text("""g (uint8[N,3,4,4] x) => (float[N,3] y) <float[3,3] w = {1,2,3,4,-5,6,7,8,9}> {
+        f = Cast<to = 1>(x) p = GlobalAveragePool(f) r = Flatten(p) y = MatMul(r, w) }""")
+    source = saved(model, tmp_path / "model.onnx")
+    wrong = onnxplain.compile_model(source, "grad-cam", layer="f")
+    right = Explainer(onnxplain.compile_model(source, "grad-cam", layer="f"), "cpu")
+    through("attribution", "Mul", 1.01)(wrong)
+    path = saved(wrong, tmp_path / "explained.onnx")
+    found = list(verify(path, Explainer(path, "cpu"), source, [random_batch(right)], right))
+    assert [check.found for check in found if not check.kept] == ["1.0e-02; uint8 has none"]
