@@ -15,16 +15,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from onnxplain.runtime.bound import Bound
-from onnxplain.runtime.session import open_session, runtime
+from onnxplain.runtime.bound import Bound, node_by_node
+from onnxplain.runtime.session import open_session
 
 Array = NDArray[Any]
 
 WARM_UP, REPEATS, SECONDS = 3, 100, 0.4
 """Runs before timing; the most runs timed; the time after which no more are."""
-
-NO_GRAPH = "-1"
-"""The gpu_graph_id with which a session that may record CUDA graphs runs without."""
 
 SIDE = {"cuda": 8192, "cpu": 512}
 """Of the matrices whose product gives the device's rate."""
@@ -52,21 +49,16 @@ def timings(
     graphs = graphs and provider == "cuda"
     options = {**(cuda or {}), **({"enable_cuda_graph": True} if graphs else {})}
     session = open_session(model, provider, use_tf32=tf32(precision), cuda=options)
-    node_by_node = runtime().RunOptions()
-    if graphs:
-        node_by_node.add_run_config_entry("gpu_graph_id", NO_GRAPH)
-    bound = bound_to_numbers(session, node_by_node)
+    bound = bound_to_numbers(session)
     for graph in (False, True) if graphs else (False,):
-        chosen = None if graph else node_by_node
+        chosen = None if graph else node_by_node()
         ms = median_ms(lambda chosen=chosen: bound.run(chosen))  # type: ignore[misc]
         yield Timed(ms, graph, {output.name: bound.get(output.name) for output in session.get_outputs()})
 
 
-def bound_to_numbers(session: Any, options: Any = None) -> Bound:
+def bound_to_numbers(session: Any) -> Bound:
     """A session with seeded numbers bound to its inputs; it has run once."""
-    feeds = {i.name: numbers(i) for i in session.get_inputs()}
-    names = [output.name for output in session.get_outputs()]
-    return Bound(session, feeds, dict(zip(names, session.run(names, feeds, options), strict=True)))
+    return Bound(session, {i.name: numbers(i) for i in session.get_inputs()})
 
 
 def numbers(port: Any) -> Array:

@@ -28,20 +28,24 @@ def bench_command(
     runs: Annotated[int, typer.Option(min=1, help="Runs in each turn.")] = 10,
     turns: Annotated[int, typer.Option(min=1, help="Turns, each in a fresh process.")] = 3,
     provider: o.Provider = "cpu",
+    cuda: o.Cuda = None,
     threads: o.Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Measure an explained model against its forward pass, side by side.
 
-    Each runs in a process of its own, in turns. The cost in forward passes is the median over the turns.
+    Each runs in a process of its own, in turns. The cost in forward passes is the median over the turns. What is timed
+    begins and ends with arrays of the CPU; memory is the process's, not the card's. With --cuda enable_cuda_graph=1
+    runs are replayed as CUDA graphs.
     """
     from onnxplain.runtime.explainer import Explainer
     from onnxplain.runtime.measure import compare, forward_of
 
-    Explainer(explained, provider)  # says what is wrong with the file before anything is measured
+    options = o.cuda(cuda)
+    Explainer(explained, provider, cuda=options)  # says what is wrong with the file before anything is measured
     with forward_of(explained) if against is None else nullcontext(against) as model:
         found = [
-            compare(model, explained, provider=provider, batch=n, runs=runs, turns=turns, threads=threads)
+            compare(model, explained, provider=provider, batch=n, runs=runs, turns=turns, threads=threads, cuda=options)
             for n in batch or [1]
         ]
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -17,18 +18,23 @@ def profile_command(
     runs: Annotated[int, typer.Option(min=1, help="Runs to average over.")] = 10,
     top: Annotated[int, typer.Option(min=1, help="How many layers to show.")] = 20,
     provider: o.Provider = "cpu",
+    cuda: o.Cuda = None,
     threads: o.Threads = None,
 ) -> None:
     """Show where the time goes, forward and back: by operator, then for the costliest layers.
 
     A layer is a node of the model; what was inserted for it bears its name. Nodes that the runtime fused count where
-    the first of them stood.
+    the first of them stood. On CUDA each kernel is waited for (CUDA_LAUNCH_BLOCKING), so that all take longer than they
+    do in a run.
     """
     from onnxplain.runtime.explainer import Explainer
     from onnxplain.runtime.profile import profile
 
-    Explainer(explained, provider)
-    spent = profile(explained, provider, batch=batch, runs=runs, threads=threads)
+    options = o.cuda(cuda)
+    if provider != "cpu":
+        os.environ.setdefault("CUDA_LAUNCH_BLOCKING", "1")  # read when the card is first used; launches return at once
+    Explainer(explained, provider, cuda=options)
+    spent = profile(explained, provider, batch=batch, runs=runs, threads=threads, cuda=options)
     by_operator = report.table("operator", "forward ms", "back ms", "nodes")
     for name, (forward, back, count) in spent.operators():
         by_operator.add_row(name, f"{forward:.2f}", f"{back:.2f}", str(count))

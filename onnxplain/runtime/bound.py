@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import count
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.errors import UsageError
-from onnxplain.runtime.session import provider_of, runtime
+from onnxplain.runtime.session import CUDA, provider_of, runtime
 
 Array = NDArray[Any]
+
+_RECORDING = "gpu_graph_id"
+"""ONNX Runtime's option of a run: which recording it makes or replays."""
+
+_NUMBERS = count(1)
+"""Of recordings. Two that share one would share the addresses and sizes of the first."""
+
+
+def records(session: Any) -> bool:
+    """Whether a session records CUDA graphs: whether it has CUDA and `enable_cuda_graph`."""
+    return _options(session).get("enable_cuda_graph", "0").lower() in ("1", "true")
+
+
+def running(session: Any) -> Any:
+    """What to call `run` of, with names of outputs and arrays by name: the session itself, unless it records."""
+    return Replays(session) if records(session) else session
+
+
+def node_by_node() -> Any:
+    """An onnxruntime.RunOptions with which a session that records CUDA graphs neither records nor replays."""
+    return _recording(-1)
 
 
 class Bound:
@@ -21,15 +44,22 @@ class Bound:
     replays it: nothing is launched node by node, and nothing copied.
     """
 
-    def __init__(self, session: Any, feeds: Mapping[str, Array], like: Mapping[str, Array]) -> None:
+    def __init__(self, session: Any, feeds: Mapping[str, Array], like: Mapping[str, Array] | None = None) -> None:
         """Bind.
 
         session: an onnxruntime.InferenceSession, such as `Explainer.session`.
         feeds:   every input by name, of the sizes that all runs will have.
-        like:    every output that is wanted, as a run on such inputs returned it; from any session.
+        like:    every output that is wanted, as a run on such inputs returned it; by default it is run once and all
+                 are.
         """
         self.session = session
-        self.device = "cuda" if provider_of(session) == "cuda" else "cpu"
+        self.recording = _recording(next(_NUMBERS)) if records(session) else None
+        on_card = provider_of(session) == "cuda"
+        self._device = ("cuda", int(_options(session).get("device_id", 0))) if on_card else ("cpu", 0)
+        if like is None:
+            names = [output.name for output in session.get_outputs()]
+            first = session.run(names, dict(feeds), node_by_node() if self.recording else None)
+            like = dict(zip(names, first, strict=True))
         self._inputs = {name: self._placed(array) for name, array in feeds.items()}
         self._outputs = {name: self._placed(np.zeros_like(array)) for name, array in like.items()}
         self._binding = session.io_binding()
@@ -53,10 +83,9 @@ class Bound:
     def run(self, options: Any = None) -> None:
         """Run on what the inputs hold, and wait until it is done.
 
-        options: an onnxruntime.RunOptions. With the entry gpu_graph_id of -1 a session that may record CUDA graphs runs
-                 node by node.
+        options: an onnxruntime.RunOptions instead of that of the recording, such as `node_by_node()`.
         """
-        self.session.run_with_iobinding(self._binding, options)
+        self.session.run_with_iobinding(self._binding, options or self.recording)
         self._binding.synchronize_outputs()
 
     def get(self, name: str) -> Array:
@@ -66,7 +95,45 @@ class Bound:
 
     def _placed(self, array: Array) -> Any:
         own = np.array(array, order="C")  # on the CPU the runtime's value is this memory, and `set` writes into it
-        return runtime().OrtValue.ortvalue_from_numpy(own, self.device, 0)
+        return runtime().OrtValue.ortvalue_from_numpy(own, *self._device)
+
+
+class Replays:
+    """A session that records CUDA graphs, run like any other: arrays in, arrays out, of whatever sizes.
+
+    Given arrays, ONNX Runtime would copy them to where there is room, and replay a recording that reads another place:
+    it would return the explanation of an earlier picture. Here each set of sizes has a recording of its own, whose
+    inputs are overwritten. None is forgotten, so sizes should be few.
+    """
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+        self._bound: dict[tuple[Any, ...], Bound] = {}
+        self._one_at_a_time = Lock()
+
+    def run(self, names: list[str], feeds: Mapping[str, Array]) -> list[Array]:
+        """Outputs by name, as `onnxruntime.InferenceSession.run` has it."""
+        sizes = tuple(sorted((name, array.shape, array.dtype.str) for name, array in feeds.items()))
+        with self._one_at_a_time:
+            bound = self._bound.get(sizes)
+            if bound is None:
+                bound = self._bound[sizes] = Bound(self.session, feeds)
+            for name, array in feeds.items():
+                bound.set(name, array)
+            bound.run()
+            return [bound.get(name) for name in names]
+
+
+def _recording(number: int) -> Any:
+    options = runtime().RunOptions()
+    options.add_run_config_entry(_RECORDING, str(number))
+    return options
+
+
+def _options(session: Any) -> Mapping[str, str]:
+    """Of the CUDA provider, as the session got them; none where it has none."""
+    found: Mapping[str, str] = session.get_provider_options().get(CUDA, {})
+    return found
 
 
 def _type(array: Array) -> str:

@@ -15,6 +15,7 @@ from onnxplain import interface
 from onnxplain.errors import OnnxplainError, UsageError, nearest
 from onnxplain.interface import Metadata
 from onnxplain.ir.layout import Layout
+from onnxplain.runtime.bound import running
 from onnxplain.runtime.feeds import Array, Port, batched, fitted, ports
 from onnxplain.runtime.portions import in_portions
 from onnxplain.runtime.session import Providers, open_session, provider_of, reason
@@ -32,7 +33,8 @@ class Explainer:
                Runtime's own names, each alone or as (name, options). One that is named must be there.
     threads:   for one operator on the CPU; ONNX Runtime's choice by default.
     use_tf32:  whether CUDA may round float32 operands to TF32; ONNX Runtime's default, which is yes, if not said.
-    cuda:      other options of ONNX Runtime's CUDA provider, such as prefer_nhwc.
+    cuda:      other options of ONNX Runtime's CUDA provider, such as prefer_nhwc. With enable_cuda_graph the first call
+               on a batch of some size is recorded and others replay it, for graphs without loops (`--for cuda`).
     options:   an onnxruntime.SessionOptions to start from; it stays as it is.
 
     Raises: UsageError if the graph was not compiled by onnxplain; ProviderUnavailable; BadModel.
@@ -49,6 +51,7 @@ class Explainer:
         options: Any = None,
     ) -> None:
         self.session = open_session(model, providers, threads=threads, use_tf32=use_tf32, cuda=cuda, options=options)
+        self._running = running(self.session)
         metadata = Metadata.read(dict(self.session.get_modelmeta().custom_metadata_map))
         if metadata is None:
             name = "the ModelProto" if isinstance(model, onnx.ModelProto) else Path(model).name
@@ -203,10 +206,10 @@ class Explainer:
         """Run, in portions where the model's batch is fixed."""
         fixed = self.input.shape[0]
         if not isinstance(fixed, int) or fixed == count:
-            return self._once(feeds)
+            return self.unchecked(feeds)
         axes = {name: self._batch_axis(name, array, count) for name, array in feeds.items()}
         explanation = set(map(self.key, self.metadata.outputs))
-        return in_portions(self._once, feeds, axes, count=count, size=fixed, each=explanation)
+        return in_portions(self.unchecked, feeds, axes, count=count, size=fixed, each=explanation)
 
     def _batch_axis(self, name: str, array: Array, count: int) -> int | None:
         """The axis along which an input holds the samples; None where it holds one thing for all of them."""
@@ -216,9 +219,13 @@ class Explainer:
             return None
         return axis if array.ndim > axis and array.shape[axis] == count else None
 
-    def _once(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def unchecked(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """What a call returns, for inputs by the graph's own names and of its own sizes and types.
+
+        Raises: OnnxplainError where ONNX Runtime fails.
+        """
         try:
-            results = self.session.run(list(self.outputs.values()), dict(feeds))
+            results = self._running.run(list(self.outputs.values()), dict(feeds))
         except Exception as error:  # ONNX Runtime's errors have no common base but this one
             shape = "x".join(map(str, feeds[self.input.name].shape))
             raise OnnxplainError(

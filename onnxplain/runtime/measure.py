@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ import onnx
 from onnxplain.errors import OnnxplainError, UsageError
 from onnxplain.ir.order import read_by
 from onnxplain.ir.weights import external_tensors
+from onnxplain.runtime.bound import running
 from onnxplain.runtime.feeds import ports
 from onnxplain.runtime.session import open_session, reason
 
@@ -41,6 +42,7 @@ class Job:
     batch: int
     runs: int
     threads: int | None = None
+    cuda: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Cost:
 
     milliseconds: of each run.
     load_seconds: to make the session.
-    megabytes:    the largest resident size of the process.
+    megabytes:    the largest resident size of the process; memory of a card is none of it.
     nodes:        by operator, after the runtime's own optimisation ("nchwc." marks the blocked layout).
     """
 
@@ -79,13 +81,17 @@ class Comparison:
 
 
 def compare(
-    model: Path, explained: Path, *, provider: str, batch: int, runs: int, turns: int, threads: int | None
-) -> Comparison:
-    """Measure both, turn by turn. Raises: OnnxplainError if one of them cannot run."""
+    model: Path, explained: Path, *, provider: str, batch: int, runs: int, turns: int, threads: int | None,
+    cuda: Mapping[str, str] | None = None,
+) -> Comparison:  # fmt: skip
+    """Measure both, turn by turn. Raises: OnnxplainError if one of them cannot run.
+
+    cuda: options of ONNX Runtime's CUDA provider, for both; with enable_cuda_graph their runs are replayed.
+    """
     forward, after = [], []
     for _ in range(turns):
-        forward.append(measure(Job(str(model), provider, batch, runs, threads)))
-        after.append(measure(Job(str(explained), provider, batch, runs, threads)))
+        forward.append(measure(Job(str(model), provider, batch, runs, threads, cuda)))
+        after.append(measure(Job(str(explained), provider, batch, runs, threads, cuda)))
     return Comparison(batch, forward, after)
 
 
@@ -150,7 +156,9 @@ def random_feeds(session: Any, batch: int, seed: int = 0) -> dict[str, np.ndarra
     return feeds
 
 
-def nodes_of(model: str, provider: str, threads: int | None = None) -> tuple[Any, dict[str, int], float]:
+def nodes_of(
+    model: str, provider: str, threads: int | None = None, cuda: Mapping[str, str] | None = None
+) -> tuple[Any, dict[str, int], float]:
     """A session, the nodes of its optimised graph by operator, and the seconds that it took to make."""
     import time
 
@@ -162,7 +170,7 @@ def nodes_of(model: str, provider: str, threads: int | None = None) -> tuple[Any
         path = Path(folder) / "optimised.onnx"
         options.optimized_model_filepath = str(path)
         began = time.perf_counter()
-        session = open_session(model, provider, threads=threads, options=options)
+        session = open_session(model, provider, threads=threads, cuda=cuda, options=options)
         seconds = time.perf_counter() - began
         graph = onnx.load(path, load_external_data=False).graph
     return session, count(graph), seconds
@@ -183,12 +191,12 @@ def _work(job: Job) -> Cost:
     import resource
     import time
 
-    session, nodes, seconds = nodes_of(job.model, job.provider, job.threads)
+    session, nodes, seconds = nodes_of(job.model, job.provider, job.threads, job.cuda)
     feeds = random_feeds(session, job.batch)
-    took = []
+    names, runs, took = [output.name for output in session.get_outputs()], running(session), []
     for _ in range(_WARM_UP + job.runs):
         began = time.perf_counter()
-        session.run(None, feeds)
+        runs.run(names, feeds)
         took.append((time.perf_counter() - began) * 1e3)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return Cost(took[_WARM_UP:], seconds, peak, nodes)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from onnxplain.errors import UsageError
 from onnxplain.ir.emitter import PREFIX
+from onnxplain.runtime.bound import records
 from onnxplain.runtime.measure import random_feeds
 from onnxplain.runtime.session import open_session, runtime
 
@@ -53,14 +56,23 @@ class Spent:
         return sum(node.milliseconds for node in self.nodes) - back, back
 
 
-def profile(model: Path, provider: str, *, batch: int, runs: int, threads: int | None = None) -> Spent:
-    """Run a model under the profiler on random numbers. Times are means over the runs after the first."""
+def profile(
+    model: Path, provider: str, *, batch: int, runs: int, threads: int | None = None,
+    cuda: Mapping[str, str] | None = None,
+) -> Spent:  # fmt: skip
+    """Run a model under the profiler on random numbers. Times are means over the runs after the first.
+
+    On CUDA they are of launches alone, unless CUDA_LAUNCH_BLOCKING was set before the process used the card.
+    Raises: UsageError for a session that records CUDA graphs, which have no nodes.
+    """
     options = runtime().SessionOptions()
     options.log_severity_level = 4
     with tempfile.TemporaryDirectory() as folder:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
-        session = open_session(model, provider, threads=threads, options=options)
+        session = open_session(model, provider, threads=threads, cuda=cuda, options=options)
+        if records(session):
+            raise UsageError("a CUDA graph is one launch, without nodes to time.\n  Leave enable_cuda_graph out.")
         feeds = random_feeds(session, batch)
         for _ in range(runs + 1):
             session.run(None, feeds)

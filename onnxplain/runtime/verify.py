@@ -286,9 +286,10 @@ def _out_of_range(explain: Explainer, batch: Array, fed: Mapping[str, Array], co
         explain.metadata.inputs[interface.TARGET]: np.full(size, count, np.int64),
         explain.input.name: batch[np.minimum(np.arange(size), len(batch) - 1)],
     }
-    names = [explain.metadata.outputs[r] for r in explain.metadata.outputs if not r.startswith(interface.CLASS)]
     try:
-        silent = [n for n, a in zip(names, explain.session.run(names, beyond), strict=True) if not np.isnan(a).all()]
-    except Exception as error:
-        raise UsageError(f"the graph cannot be run with a class out of range: {reason(error)}") from None
+        returned = explain.unchecked(beyond)
+    except OnnxplainError as error:
+        raise UsageError(f"a class out of range cannot be asked for: {error}") from None
+    names = [explain.key(role) for role in explain.metadata.outputs if not role.startswith(interface.CLASS)]
+    silent = [name for name in names if not np.isnan(returned[name]).all()]
     return Check("a class out of range is answered by NaN", _listed(silent, names), not silent)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 import onnxplain
+from benchmarks.cuda.machine import why_no_cuda
 from onnxplain.errors import OnnxplainError
 from onnxplain.runtime.measure import Job, forward_of, measure
 from onnxplain.runtime.profile import Node, Spent
@@ -126,3 +128,43 @@ def test_time_is_summed_by_operator_and_by_layer() -> None:
     assert spent.total() == (2.0, 4.0)
     assert spent.operators() == [("Conv", (2.0, 3.0, 2)), ("Mul", (0.0, 1.0, 1))]
     assert spent.layers() == [("a", (2.0, 3.0)), ("b", (0.0, 1.0))]
+
+
+def test_kernels_of_a_card_are_waited_for(explained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else their launches are timed, which are over at once."""
+    monkeypatch.setenv("CUDA_LAUNCH_BLOCKING", "")  # gone again when the test is over
+    monkeypatch.delenv("CUDA_LAUNCH_BLOCKING")
+    assert program("profile", explained, "--runs", 1).exit_code == 0
+    assert "CUDA_LAUNCH_BLOCKING" not in os.environ
+    assert program("profile", explained, "--runs", 1, "--provider", "auto").exit_code == 0
+    assert os.environ["CUDA_LAUNCH_BLOCKING"] == "1"
+
+
+def test_cuda_graphs_are_not_profiled(explained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxplain.runtime.profile.records", lambda _: True)
+    result = program("profile", explained)
+    assert (result.exit_code, result.stderr) == (
+        2, "UsageError: a CUDA graph is one launch, without nodes to time.\n  Leave enable_cuda_graph out.\n"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["bench", "profile"])
+def test_options_of_cuda_are_names_and_values(explained: Path, command: str) -> None:
+    result = program(command, explained, "--cuda", "prefer_nhwc")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("UsageError: --cuda takes NAME=VALUE")
+
+
+@pytest.mark.gpu
+def test_bench_and_profile_on_a_card(explained: Path) -> None:
+    lacking = why_no_cuda()
+    if lacking:
+        pytest.skip(lacking.splitlines()[0])
+    onnxplain.compile_file(explained.with_name("model.onnx"), explained, "gradient", runtime="cuda")
+    given = (explained, "--provider", "cuda", "--cuda", "use_tf32=0")
+    for graph in (0, 1):
+        result = program("bench", *given, "--cuda", f"enable_cuda_graph={graph}", "--turns", 1, "--json")
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout)[0]["ratios"][0] > 0
+    result = program("profile", *given)
+    assert result.exit_code == 0, result.stderr
