@@ -189,10 +189,14 @@ def _create(ort: Any, source: str | bytes, options: Any, providers: list[str], s
         return ort.InferenceSession(source, sess_options=options, providers=providers, provider_options=settings)
     except Exception as error:  # ONNX Runtime's errors have no common base but this one
         name = Path(source).name if isinstance(source, str) else "the given ModelProto"
-        raise BadModel(
-            f"ONNX Runtime {ort.__version__} cannot load {name}: {reason(error).rstrip('.')}.\n"
-            "  Check the model with onnx.checker; it may need a newer ONNX Runtime."
-        ) from None
+        why = reason(error).rstrip(".")
+        hint = "Check the model with onnx.checker; it may need a newer ONNX Runtime."
+        if "graph capture" in why:
+            hint = (
+                "CUDA graphs take no loops and no copies to the CPU: compile with --for cuda and look what "
+                "`onnxplain verify --for cuda` says, or leave enable_cuda_graph out."
+            )
+        raise BadModel(f"ONNX Runtime {ort.__version__} cannot load {name}: {why}.\n  {hint}") from None
 
 
 def _source(model: str | Path | onnx.ModelProto) -> str | bytes:

@@ -168,3 +168,19 @@ def test_files_that_are_no_models_are_refused(tmp_path: Path) -> None:
     newer.ir_version = 99
     with pytest.raises(BadModel, match=r"cannot load newer\.onnx: Unsupported model IR version: 99, max supported"):
         open_session(saved(newer, tmp_path / "newer.onnx"))
+
+
+def test_a_graph_that_cannot_be_recorded_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "This session cannot use the graph capture feature as requested by the user as the model has control flow"
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError(f"[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : {said}")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    with pytest.raises(BadModel) as caught:
+        open_session(classifier(), "cpu")
+    assert str(caught.value) == (
+        f"ONNX Runtime {onnxruntime.__version__} cannot load the given ModelProto: {said}.\n"
+        "  CUDA graphs take no loops and no copies to the CPU: compile with --for cuda and look what "
+        "`onnxplain verify --for cuda` says, or leave enable_cuda_graph out."
+    )
