@@ -19,7 +19,7 @@ from onnxplain.ir.value import Dim, Value
 from onnxplain.passes.canonical.inputs import select_input
 from onnxplain.passes.canonical.scores import Scores, scores_of, select_output
 from onnxplain.passes.explain import target as targets
-from onnxplain.passes.explain.grid import grids
+from onnxplain.passes.explain.following import grids
 from onnxplain.passes.explain.place import MEAN, Place, place_of, shown
 from onnxplain.passes.explain.target import Target
 from onnxplain.passes.explain.trace import Trace, trace

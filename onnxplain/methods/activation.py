@@ -15,7 +15,8 @@ from onnxplain.methods.heatmap import activation, magnitude, upsampled
 from onnxplain.methods.method import Method, Parameter, Settings, at_least
 from onnxplain.methods.study import Study
 from onnxplain.passes.explain.factors import TOKENS
-from onnxplain.passes.explain.grid import Grid, grids
+from onnxplain.passes.explain.following import grids
+from onnxplain.passes.explain.grid import Grid
 from onnxplain.rules.composite import DERIVATIVE
 from onnxplain.rules.guided import GUIDED
 from onnxplain.rules.vjp.reduction import reduced_axes
@@ -47,9 +48,9 @@ def grad_cam(study: Study, settings: Settings) -> Value:
 
 def guided_grad_cam(study: Study, settings: Settings) -> Value:
     """Guided backpropagation times the Grad-CAM map at the input's size (sec. 4.6.1)."""
-    g = study.g
-    fine = upsampled(study, grad_cam(study, settings), settings["interpolation"])
-    channel = study.layout.channel
+    g, views = study.g, study.tap(settings["layer"]).grid.views
+    part, placed = upsampled(study, grad_cam(study, settings), views, settings["interpolation"])
+    fine, channel = placed(part), study.layout.channel
     return study.walk(GUIDED) * (fine if channel is None else g.unsqueeze(fine, [channel]))
 
 
@@ -84,6 +85,18 @@ def fem(study: Study, settings: Settings) -> Value:
     k = 2.0 if settings["k"] is None else settings["k"]
     share = g.mean(g.mask(features > mean + k * deviation, features), features.spatial)
     return g.sum(share * features, [1], keepdims=False)
+
+
+def of_tap(study: Study, settings: Settings, attribution: Value) -> Value:
+    """The heatmap of a map of the layer that was tapped."""
+    return activation(study, attribution, study.tap(settings["layer"]).grid.views)
+
+
+def of_pool(study: Study, settings: Settings, attribution: Value) -> Value:
+    """The heatmap of a map of what the global pooling reads; without a grid it is the whole input's."""
+    features = _global_pool(study)[0]
+    found = grids(study.trace, study.layout).get(features.name) or Grid.of_maps(features)
+    return activation(study, attribution, found.views)
 
 
 def _global_pool(study: Study) -> Site:
@@ -140,7 +153,7 @@ GRAD_CAM = Method(
     summary="the last convolution's channels, weighted by the mean of their gradient",
     source="Selvaraju et al. 2017; survey eq. 9, 10",
     attribute=grad_cam,
-    reduce=activation,
+    reduce=of_tap,
     coarse=True,
     composite=lambda settings: DERIVATIVE,
     parameters=(LAYER,),
@@ -166,7 +179,7 @@ CAM = Method(
     summary="the last convolution's channels, weighted by the class's weights in the linear layer",
     source="Zhou et al. 2016, eq. 2; survey sec. 4.6",
     attribute=cam,
-    reduce=activation,
+    reduce=of_pool,
     coarse=True,
 )
 
@@ -175,7 +188,7 @@ FEM = Method(
     summary="what stands out in the last convolution's channels, whatever the class",
     source="Fuad et al. 2020; survey eq. 26",
     attribute=fem,
-    reduce=activation,
+    reduce=of_tap,
     coarse=True,
     parameters=(
         LAYER,

@@ -98,7 +98,7 @@ class Method:
     summary: str
     source: str
     attribute: Callable[[Study, Settings], Value]
-    reduce: Callable[[Study, Value], Value]
+    reduce: Callable[[Study, Settings, Value], Value]
     residual: Callable[[Study, Settings, Value], Value] | None = None
     composite: Callable[[Settings], Composite] | None = None
     passes: Callable[[Settings], tuple[Pass[Model], ...]] = lambda settings: (FoldBatchNorm(),)
@@ -118,7 +118,7 @@ class Method:
         """Emit attribution and heatmap."""
         g, x = study.g, study.x
         attribution = self.attribute(study, settings)
-        heatmap = self.reduce(study, attribution)
+        heatmap = self.reduce(study, settings, attribution)
         return Explanation(
             g.named(attribution, [x.shape[0], *attribution.shape[1:]]),
             g.named(heatmap, [x.shape[0], *(x.shape[axis] for axis in study.layout.spatial)]),

@@ -208,8 +208,7 @@ class Explainer:
         if not isinstance(fixed, int) or fixed == count:
             return self.unchecked(feeds)
         axes = {name: self._batch_axis(name, array, count) for name, array in feeds.items()}
-        explanation = set(map(self.key, self.metadata.outputs))
-        return in_portions(self.unchecked, feeds, axes, count=count, size=fixed, each=explanation)
+        return in_portions(self.unchecked, feeds, axes, count=count, size=fixed)
 
     def _batch_axis(self, name: str, array: Array, count: int) -> int | None:
         """The axis along which an input holds the samples; None where it holds one thing for all of them."""

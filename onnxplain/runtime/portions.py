@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -19,13 +19,12 @@ def in_portions(
     *,
     count: int,
     size: int,
-    each: Collection[str] = (),
 ) -> Results:
     """Run `count` samples, `size` at a time; the last portion is filled up with the last sample.
 
     axes: along which axis each input holds the samples; None for one that all of them share.
-    each: outputs that are known to hold something for each sample. Of others their first size tells: an output that
-          lacks the batch must be the same in every portion, since portions of anything else cannot be told apart.
+          What an output holds its first size tells: one that lacks the batch must be the same in every portion, since
+          portions of anything else cannot be told apart.
     Raises: UsageError naming an output that lacks the batch and differs.
     """
     portions = []
@@ -35,7 +34,7 @@ def in_portions(
     joined = {}
     for name, first in portions[0].items():
         arrays = [portion[name] for portion in portions]
-        if name in each or first.shape[:1] == (size,):
+        if first.shape[:1] == (size,):
             joined[name] = np.concatenate(arrays)[:count]
         elif all(_same(first, array) for array in arrays):
             joined[name] = first

@@ -11,7 +11,9 @@ from onnxplain.ir.layout import Layout
 from onnxplain.ir.site import Site
 from onnxplain.ir.value import Dim, Value
 from onnxplain.passes.explain.factors import BATCH, CHANNEL
-from onnxplain.passes.explain.grid import Grid, drops_places, grids
+from onnxplain.passes.explain.following import grids
+from onnxplain.passes.explain.grid import Grid
+from onnxplain.passes.explain.parts import drops_places
 from onnxplain.passes.explain.trace import Trace
 from onnxplain.rules.vjp.quantisation import folds_relu
 
