@@ -21,19 +21,26 @@ NOT_FOLDED = frozenset(
 )
 
 
-_MISTAKEN = frozenset({"MaxPool", "AveragePool", "GlobalMaxPool", "LpPool", "LRN", "LpNormalization", "GridSample"})
+_MISTAKEN = frozenset(
+    {"MaxPool", "AveragePool", "GlobalMaxPool", "LpPool", "LRN", "LpNormalization", "GridSample", "Resize"}
+)
 """Operators that the reference implementation of onnx 1.23 gets wrong in some forms: values, or with ceil_mode and in
 one or three dimensions the shape."""
 
 
-def evaluate(node: NodeProto, inputs: Mapping[str, Array], opset: int, *, whole: bool = False) -> list[Array] | None:
+def evaluate(
+    node: NodeProto, inputs: Mapping[str, Array], opset: int, *, whole: bool = False, sure: bool = False
+) -> list[Array] | None:
     """The node's outputs, or None where they are left for run time: random, from another domain, or large.
 
     What the reference implementation fails at is left too: the runtime is the judge of it.
 
     whole: large ones too.
+    sure:  it is known to get this form of the operator right.
     """
-    if node.op_type in NOT_FOLDED | _MISTAKEN or node.domain not in ("", "ai.onnx") or _is_grouped_transpose(node):
+    if node.op_type in NOT_FOLDED or (node.op_type in _MISTAKEN and not sure):
+        return None
+    if node.domain not in ("", "ai.onnx") or _is_shaped_transpose(node):
         return None
     graph = helper.make_graph(
         [node],
@@ -54,6 +61,8 @@ def evaluate(node: NodeProto, inputs: Mapping[str, Array], opset: int, *, whole:
     return results if whole or sum(r.size for r in results) <= allowed else None
 
 
-def _is_grouped_transpose(node: NodeProto) -> bool:
-    """ConvTranspose in groups, at which the reference implementation fails."""
-    return node.op_type == "ConvTranspose" and any(a.name == "group" and a.i > 1 for a in node.attribute)
+def _is_shaped_transpose(node: NodeProto) -> bool:
+    """ConvTranspose in groups, or told its output's shape, at which the reference implementation fails."""
+    return node.op_type == "ConvTranspose" and any(
+        (a.name == "group" and a.i > 1) or a.name == "output_shape" for a in node.attribute
+    )

@@ -11,6 +11,7 @@ from onnx import shape_inference, version_converter
 from onnxplain.errors import UnsupportedModel, enumerated
 from onnxplain.ir.load import Source
 from onnxplain.passes.base import Pass, Report
+from onnxplain.passes.canonical import upsampling
 
 LOW, HIGH = 20, 21
 """What is written. From 22 on, ONNX Runtime lacks CUDA kernels for MaxPool and others."""
@@ -41,6 +42,9 @@ class ConvertOpset(Pass[Source]):
             return Report(1)
         # Before version 4 every weight had to be an input too, and the converter insists.
         source.proto.ir_version = max(source.proto.ir_version, 4)
+        older = have < upsampling.OLDER_THAN
+        if older:
+            upsampling.refuse_unclear(source.proto)
         try:
             converted = version_converter.convert_version(source.proto, want)
         except Exception as error:  # the converter's C++ side raises whatever it likes
@@ -48,6 +52,8 @@ class ConvertOpset(Pass[Source]):
                 f"{source.name} (opset {have}) cannot be converted to opset {want}: {_reason(error)}.\n"
                 f"  Export the model with an opset between {LOW} and {HIGH}."
             ) from None
+        if older:
+            upsampling.settle(converted)
         source.proto.CopyFrom(converted)
         return Report(1)
 

@@ -50,12 +50,14 @@ def resize(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
     if s.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
         raise s.refused("with coordinate_transformation_mode=tf_crop_and_resize")
     changes = _changes(g, s)
-    if s.attr("mode", "nearest") == "nearest" and (changes is None or not all(c.whole for c in changes)):
+    unsure = s.attr("coordinate_transformation_mode") == "tf_half_pixel_for_nn"  # later opsets lack it
+    if s.attr("mode", "nearest") == "nearest" and (unsure or changes is None or not all(c.whole for c in changes)):
         return (put_back(g, s, dy, np.int32),)
     if changes is None:
         raise s.unsized(f"with mode={s.attr('mode')} and its factors, or sizes that keep its proportions,")
     for change in changes:
-        matrix = g.constant(_matrix(g, s, change), dy.dtype) if change.known else _running_matrix(g, s, change, dy)
+        known = change.known and _agreed(s, change)
+        matrix = g.constant(_matrix(g, s, change), dy.dtype) if known else _running_matrix(g, s, change, dy)
         dy = _along(g, dy, matrix, change.axis)
     return (dy,)
 
@@ -109,6 +111,15 @@ def _own_attributes(s: Site) -> dict[str, Any]:
     return {k: v for k, v in s.node.attrs.items() if k not in ("axes", "keep_aspect_ratio_policy")}
 
 
+def _agreed(s: Site, change: Change) -> bool:
+    """Whether ONNX's own implementation and runtimes make the same of it."""
+    mode = s.attr("coordinate_transformation_mode", "half_pixel")
+    apart = (mode == "align_corners" and change.factor is not None) or (
+        mode == "pytorch_half_pixel" and change.want == 1
+    )
+    return not (apart and s.attr("antialias", 0))
+
+
 def _matrix(g: Builder, s: Site, change: Change) -> Array:
     """What the operator makes of each unit vector of an axis, by ONNX's own implementation: (in, out)."""
     attrs = _own_attributes(s)
@@ -124,7 +135,9 @@ def _matrix(g: Builder, s: Site, change: Change) -> Array:
     else:
         given["scales"] = np.array([1, change.factor], np.float32)
         operands = ["x", "", "scales"]
-    (matrix,) = evaluate(helper.make_node("Resize", operands, ["y"], **attrs), given, g.opset, whole=True) or (None,)
+    (matrix,) = evaluate(
+        helper.make_node("Resize", operands, ["y"], **attrs), given, g.opset, whole=True, sure=True
+    ) or (None,)
     if matrix is None or matrix.shape != (have, want):
         by = "" if change.factor is None else f" by the factor {change.factor:g}, rounded up to a whole number"
         raise s.refused(f"from {have} to {want} elements{by}")
