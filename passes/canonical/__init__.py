@@ -16,6 +16,7 @@ from onnxplain.passes.canonical.opset import ConvertOpset
 from onnxplain.passes.canonical.padded import PadsIntoConv
 from onnxplain.passes.canonical.pads import ExplicitPads
 from onnxplain.passes.canonical.quantisation import SpellOutQuantised
+from onnxplain.passes.canonical.rectifiers import NameRectifiers
 from onnxplain.passes.canonical.recurrent import UnrollRecurrent
 from onnxplain.passes.canonical.refine import RefineShapes
 from onnxplain.passes.canonical.shapes import InferShapes
@@ -44,6 +45,7 @@ ON_GRAPH = (
     InlineBranches(),
     PlainCasts(),
     SoftmaxInPlace(),
+    NameRectifiers(),
     DropDeadCode(),
     ExplicitPads(),
     PadsIntoConv(),
