@@ -62,7 +62,8 @@ def integrated_gradients(study: Study, settings: Settings) -> Value:
     nodes, weights = quadrature(settings["quadrature"], settings["steps"])
     x, baseline = g.wide(x), g.wide(study.baseline(settings))
     size = _chunk(study, settings, len(nodes))
-    table = g.constant(np.concatenate([nodes, np.zeros(size)]), x.dtype)
+    # The last chunk is filled up with points that weigh nothing: where there is one, since nothing times NaN is NaN.
+    table = g.constant(np.concatenate([nodes, np.full(size, nodes[-1])]), x.dtype)
 
     def gradients(index: Value) -> list[Value]:
         alpha = g.unsqueeze(g.gather(table, index, axis=0), list(range(1, x.rank + 1)))

@@ -329,3 +329,19 @@ SETTINGS: list[tuple[str, dict[str, Any], str]] = [
 def test_settings_out_of_range_are_refused_by_name(method: str, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
         compile_model(plain(), method, **settings)
+
+
+@pytest.mark.parametrize("runtime", ["portable", "cuda"])
+def test_points_that_fill_a_chunk_up_lie_where_others_do(runtime: str) -> None:
+    """At the baseline this gradient is infinite, and what weighs nothing there would be NaN."""
+    model = net(
+        """g (float[N,4] x) => (float[N,3] y) <float[4,3] w = {1,2,3,-4,5,6,7,-8,9,1,-1,2}> {
+        l = Log(x) y = MatMul(l, w) }"""
+    )
+    x = np.random.default_rng(0).uniform(0.5, 2, (2, 4)).astype(np.float32)
+    one, seven = (
+        run(compile_model(model, IG, steps=50, chunk=chunk, target=1, runtime=runtime), x)["attribution"]
+        for chunk in (1, 7)
+    )
+    assert np.isfinite(one).all()
+    assert_near(seven, one, 1e-5)
