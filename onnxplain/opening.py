@@ -21,6 +21,7 @@ from onnxplain.passes.canonical.scores import Scores, scores_of, select_output
 from onnxplain.passes.explain import target as targets
 from onnxplain.passes.explain.following import grids
 from onnxplain.passes.explain.place import MEAN, Place, place_of, shown
+from onnxplain.passes.explain.stacking import across
 from onnxplain.passes.explain.target import Target
 from onnxplain.passes.explain.trace import Trace, trace
 
@@ -108,6 +109,7 @@ def open_model(subject: Model, request: Request, *, coarse: bool = False) -> Ope
     scores = g.wrap(found.tensor)
     _refuse_other_batch(x, scores)
     forward = trace(g, list(subject.graph.nodes), x, scores)
+    _refuse_mixing(g, forward)
     place, logits = _place(g, forward, layout, found, request)
     if scores.rank < 2 or place.axis != 1 or place.at is not None:
         # What is explained is then a part of the scores: the walk starts behind what selects it.
@@ -148,6 +150,17 @@ def _refuse_other_batch(x: Value, scores: Value) -> None:
             "axes are not one batch.\n"
             "  Both must begin with it, (N, ...) and (N, classes): each sample is explained by itself.\n"
             "  Export the model with a batch axis in front, of one if there is but one sample."
+        )
+
+
+def _refuse_mixing(g: Builder, forward: Trace) -> None:
+    """Raises: UnsupportedModel where samples of one batch are seen to change each other's scores."""
+    mixer = None if forward.source.shape[0] == 1 else across(g, forward)
+    if mixer is not None:
+        raise UnsupportedModel(
+            f"{mixer} works along the batch, so that one sample's scores depend on the others: none can be explained "
+            "by itself.\n"
+            "  Export the model with a batch of one; of several samples each is then explained alone."
         )
 
 

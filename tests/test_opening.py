@@ -32,7 +32,7 @@ ONE = {
     "names": ("float[N,4] x) => (float[N,5] y)", "y = MatMul(x, w)"),
     "a Reshape to one sample": (
         "float[N,3,2,2] x) => (float[1,5] y)",
-        "s = ReduceMean<keepdims = 0>(x, first) f = Reshape(s, row) k = Slice(f, zero, four, one) y = MatMul(k, w)"),
+        "s = ReduceMean<keepdims = 1>(x, one) f = Reshape(s, row) y = MatMul(f, w)"),
     "one score for each sample": (
         "float[N,4] x) => (float[N] y)", "m = MatMul(x, w) y = ReduceMax<keepdims = 0>(m, one)"),
     "places": ("float[N,4,3] x) => (float[N,3,5] y)", "t = Transpose<perm = [0, 2, 1]>(x) y = MatMul(t, w)"),

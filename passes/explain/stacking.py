@@ -99,6 +99,26 @@ def mixing(g: Builder, original: Trace, twins: Mapping[str, Value], times: int) 
     return None if along.get(original.score.name) == 0 else "the scores do not have them along their first axis"
 
 
+def across(g: Builder, original: Trace) -> str | None:
+    """The first node that is seen to work along the batch's axis, for a message; None where there is none.
+
+    Of a batch of any size, where sizes tell less: what is not seen to is not taken to.
+    """
+    along: dict[str, Along] = {original.source.name: 0}
+    for node in original.nodes:
+        found = tuple(along.get(t.name) for t in node.inputs)
+        ranked = all(t.is_empty() or t.shape is not None for t in (*node.inputs, *node.outputs))
+        if all(a is None for a in found) or node.domain or node.op not in _RULES or not ranked:
+            continue
+        stacked = Stacked(g, node, found, ())
+        axis = _RULES[node.op](stacked)
+        if axis is not None:
+            along.update((t.name, axis) for t in node.outputs)
+        elif node.op in _ALONG and stacked.alone and stacked.numbers(1) is not None:
+            return f"{node.op} (node {node.name!r})"
+    return None
+
+
 def _is_sized(tensor: gs.Tensor) -> bool:
     return tensor.shape is not None and all(isinstance(size, int) for size in tensor.shape)
 
@@ -286,6 +306,9 @@ _REDUCTIONS = (
     "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceLogSum",
     "ReduceLogSumExp", "ReduceSumSquare",
 )  # fmt: skip
+
+_ALONG = frozenset({*_REDUCTIONS, "ArgMax", "ArgMin", "Softmax", "LogSoftmax", "Hardmax", "LpNormalization", "CumSum"})
+"""Operators that mix along the axes that they name, and along no other."""
 
 _RULES: Mapping[str, Follow] = {
     **dict.fromkeys(_POINTWISE, _pointwise),

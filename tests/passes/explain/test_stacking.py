@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from onnxplain.compiler import compile_model
-from onnxplain.errors import UsageError
+from onnxplain.errors import UnsupportedModel, UsageError
 from onnxplain.ir.builder import Builder
-from onnxplain.passes.explain.stacking import mixing
+from onnxplain.passes.explain.stacking import across, mixing
 from onnxplain.passes.explain.trace import trace
 from onnxplain.passes.explain.twin import twin
 from tests.passes.graphs import canonical
@@ -91,3 +91,34 @@ def test_the_node_that_may_mix_them_is_named(operator: str) -> None:
     assert said is not None
     assert said.startswith(f"{operator} (node ")
     assert said.endswith(" may mix them")
+
+
+SEEN = ("ReduceMax", "ReduceMean", "CumSum", "Softmax")
+"""Of these it is sure that they mix, whatever the sizes are."""
+
+
+@pytest.mark.parametrize("batch", ["N", 2])
+@pytest.mark.parametrize("body", [*(MIXED[op] for op in SEEN), *APART])
+def test_models_whose_samples_change_each_other_are_refused(body: str, batch: int | str) -> None:
+    """Their derivatives would be those of all the scores together. With one sample there is none to change."""
+    text = (
+        model(body).replace("float[1,4,3] x", f"float[{batch},4,3] x").replace("float[1,classes]", "float[M,classes]")
+    )
+    op = next((op for op in SEEN if body == MIXED[op]), None)
+    subject, _ = canonical(text)
+    g = Builder(subject)
+    source, score = g.wrap(subject.graph.inputs[0]), g.wrap(subject.graph.outputs[0])
+    why = across(g, trace(g, list(subject.graph.nodes), source, score))
+    if op is None:
+        assert why is None
+        return
+    name = next(n.name for n in subject.graph.nodes if n.op == op)
+    assert why == f"{op} (node {name!r})"
+    with pytest.raises(UnsupportedModel) as caught:
+        compile_model(net(text))
+    assert str(caught.value) == (
+        f"{why} works along the batch, so that one sample's scores depend on the others: none can be explained by "
+        "itself.\n"
+        "  Export the model with a batch of one; of several samples each is then explained alone."
+    )
+    compile_model(net(model(body)))
