@@ -10,7 +10,7 @@ from onnxplain.errors import UnsupportedModel, UsageError, nearest
 from onnxplain.ir.layout import Layout
 from onnxplain.ir.site import Site
 from onnxplain.ir.value import Dim, Value
-from onnxplain.passes.explain.factors import BATCH, CHANNEL
+from onnxplain.passes.explain.factors import BATCH, CHANNEL, TOKENS
 from onnxplain.passes.explain.following import grids
 from onnxplain.passes.explain.grid import Grid
 from onnxplain.passes.explain.parts import drops_places
@@ -31,6 +31,7 @@ _KEEPS_PLACE = _ARITHMETIC | {
 """Operators after which a position still means the same place: arithmetic, and activations."""
 
 _POOLING = frozenset({"MaxPool", "AveragePool"})
+_WINDOWS = _POOLING | {"LpPool"}
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 _PRODUCTS = ("MatMul", "Gemm", "Einsum", "Attention")
 
@@ -90,6 +91,9 @@ def candidates(trace: Trace, layout: Layout) -> list[Candidate]:
 def find_tap(trace: Trace, layout: Layout, layer: str = "") -> Tap:
     """The layer to tap: the one asked for, or the last of which every place still counts.
 
+    Where the score is read at one place, that is a layer before places are mixed for the last time: behind it each is
+    computed by itself, and a map would be the same whatever place is read.
+
     layer: a node's or tensor's name, or a pattern with * and ? (the last match that is a map counts).
     Raises: UsageError if nothing has that name or it has no spatial extent;
             UnsupportedModel if the network has no layer with places that all paths pass.
@@ -97,12 +101,13 @@ def find_tap(trace: Trace, layout: Layout, layer: str = "") -> Tap:
     found = _Places.of(trace, layout)
     if layer:
         return _asked_for(found, layer)
-    convolution = _last_convolution(found)
-    tokens = _last_tokens(found)
+    limit = _limit(found)
+    convolution = _last_convolution(found, limit)
+    tokens = _last_tokens(found, limit)
     if tokens is not None and (convolution is None or _order(trace, tokens) > _order(trace, convolution)):
         return found.tap(tokens)
     if convolution is None:
-        raise _nothing(trace)
+        raise _nothing(trace, limit < len(trace.sites))
     return found.tap(convolution)
 
 
@@ -191,19 +196,52 @@ def _asked_for(found: _Places, layer: str) -> Tap:
     )
 
 
-def _last_convolution(found: _Places) -> Value | None:
+def _limit(found: _Places) -> int:
+    """Which sites come into question: those before the last that mixes places, where the score is read at one place."""
+    sites = found.trace.sites
+    picks = next((i for i, site in enumerate(sites) if _picks_place(site, found.grids)), None)
+    if picks is None:
+        return len(sites)
+    return next((i for i in range(picks - 1, -1, -1) if _mixes(sites[i], found.trace)), 0)
+
+
+def _picks_place(site: Site, known: Mapping[str, Grid]) -> bool:
+    """Whether a site takes one place of a map, and not its class token."""
+    grid = known.get(site[0].name) if site.op in ("Slice", "Gather") else None
+    if grid is None or not grid.is_map or drops_places(site, 0, grid):
+        return False
+    placed = [axis for axis, role in enumerate(grid.roles) if role == TOKENS or isinstance(role, int)]
+    if site.op == "Gather":
+        return placed == [site.attr("axis", 0) % len(grid.axes)] and site[1].shape in ((), (1,))
+    return all(site.y.shape[axis] == 1 for axis in placed)
+
+
+def _mixes(site: Site, trace: Trace) -> bool:
+    """Whether what comes out at one place depends on more than one place."""
+    if site.op in _PRODUCTS:
+        return sum(x.name in trace.varying for x in site.operands) > 1
+    if site.op.startswith("Global"):
+        return True
+    if site.op not in _CONVOLUTIONS and site.op not in _WINDOWS:
+        return False
+    kernel = site.attr("kernel_shape", None) or site[1].shape[2:]
+    steps = site.attr("strides", [1] * len(kernel)) if site.op == "ConvTranspose" else [1] * len(kernel)
+    return any(size != 1 and size != step for size, step in zip(kernel, steps, strict=True))
+
+
+def _last_convolution(found: _Places, limit: int) -> Value | None:
     """The last convolution with spatial extent, then as far as positions keep their place and all paths join.
 
     A pooling counts as on the way to the activation where it stands before it.
     """
     trace, cuts = found.trace, set(found.cuts())
-    convolutions = [i for i, s in enumerate(trace.sites) if s.op in _CONVOLUTIONS and found.is_map(s.y)]
+    convolutions = [i for i, s in enumerate(trace.sites[:limit]) if s.op in _CONVOLUTIONS and found.is_map(s.y)]
     if not convolutions:
         return None
     reached = {trace.sites[convolutions[-1]].y.name}
     tapped = trace.sites[convolutions[-1]].y if reached & cuts else None
     passed, activated = _KEEPS_PLACE | _POOLING, False
-    for site in trace.sites[convolutions[-1] + 1 :]:
+    for site in trace.sites[convolutions[-1] + 1 : limit]:
         if site.op in passed and any(x.name in reached for x in site.operands) and _known(found, site.y):
             activated = activated or site.op not in _ARITHMETIC | _POOLING or folds_relu(site)
             passed = _KEEPS_PLACE if activated else passed
@@ -216,7 +254,7 @@ def _known(found: _Places, y: Value) -> bool:
     return y.name in found.grids and found.grids[y.name].is_map
 
 
-def _last_tokens(found: _Places) -> Value | None:
+def _last_tokens(found: _Places, limit: int) -> Value | None:
     """In transformers and their like: the last sum of branches, or its normalisation, that all places pass.
 
     What lies behind the last product that works place by place, or mixes places, belongs to such a network. Between
@@ -226,7 +264,7 @@ def _last_tokens(found: _Places) -> Value | None:
     trace, cuts = found.trace, set(found.cuts())
     whole: dict[str, bool] = {}
     beyond, tapped, joined = False, None, False
-    for site in trace.sites:
+    for site in trace.sites[:limit]:
         beyond = beyond or (site.op in _PRODUCTS and any(x.name in found.grids for x in site.operands))
         signals = [x for x in site.operands if x.name in trace.varying]
         joins = site.op in ("Add", "Sum") and len(signals) > 1 and all(x.shape == site.y.shape for x in signals)
@@ -245,10 +283,16 @@ def _order(trace: Trace, value: Value) -> int:
     return next((i for i, site in enumerate(trace.sites) if value.name in (y.name for y in site.ys)), -1)
 
 
-def _nothing(trace: Trace) -> UnsupportedModel:
+def _nothing(trace: Trace, one_place: bool) -> UnsupportedModel:
+    why = "neither behind the last convolution nor among tokens"
+    if one_place:
+        why = (
+            "before places are mixed for the last time: behind that each is computed by itself, and the map would be "
+            "the same whatever place the score is read at"
+        )
+    ends = f"between {trace.source.name!r} and {trace.score.name!r}"
     return UnsupportedModel(
-        f"between {trace.source.name!r} and {trace.score.name!r} no layer with spatial extent lies on all paths, "
-        "neither behind the last convolution nor among tokens.\n"
+        f"{ends} no layer with spatial extent lies on all paths, {why}.\n"
         "  Name the layer to tap with --layer; `onnxplain plan` lists what there is."
     )
 

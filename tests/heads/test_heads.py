@@ -259,3 +259,50 @@ def test_of_several_outputs_the_one_named_or_numbered_is_explained(options: dict
 def test_an_output_that_is_not_there_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(OnnxplainError, match=message):
         compile_model(two_outputs(), "gradient", **options)
+
+
+def deep_pixelwise() -> onnx.ModelProto:
+    """As many scores, of pixels that are mixed twice, then computed one by one and enlarged."""
+    return made(
+        "g (float[N,3,6,8] x) => (float[N,5,6,8] y) { c = Conv<pads = [1, 1, 1, 1]>(x, w) r = Relu(c)"
+        " d = Conv<strides = [2, 2], pads = [1, 1, 0, 0]>(r, u) s = Relu(d) z = Conv(s, v)"
+        ' y = Resize<mode = "linear", axes = [2, 3]>(z, , , sizes) }',
+        w=(4, 3, 3, 3),
+        u=(6, 4, 3, 3),
+        v=(5, 6, 1, 1),
+    )
+
+
+@pytest.mark.parametrize("at", ["0,0", "4,5"])
+def test_the_map_of_one_place_is_of_a_layer_before_places_are_mixed_for_the_last_time(at: str) -> None:
+    """Behind it every gradient is the same but for where it is, and so would be the map of every place."""
+    model = deep_pixelwise()
+    model.graph.initializer.append(numpy_helper.from_array(np.array([6, 8]), "sizes"))
+    found = explained(model, PIXELS, "grad-cam", target=2, at=at)["attribution"]
+    w = weights_of(model)
+    features = torch.relu(torch.conv2d(torch.tensor(PIXELS), w["w"], padding=1)).requires_grad_()
+    low = torch.conv2d(torch.nn.functional.pad(features, (1, 0, 1, 0)), w["u"], stride=2).relu()
+    scores = torch.nn.functional.interpolate(torch.conv2d(low, w["v"]), (6, 8), mode="bilinear")
+    row, column = (int(i) for i in at.split(","))
+    (d,) = torch.autograd.grad(scores[:, 2, row, column].sum(), features)
+    want = torch.relu((d.mean((2, 3), keepdim=True) * features).sum(1)).detach().numpy()
+    assert_near(found, want, 1e-5)
+    mean = explained(model, PIXELS, "grad-cam", target=2, at="mean")["attribution"]
+    assert mean.shape == (2, 3, 4), "the last layer of all counts where all places do"
+
+
+def test_places_that_are_computed_one_by_one_have_no_map() -> None:
+    model = made(
+        "g (float[N,3,6,8] x) => (float[N,5,6,8] y) { c = Conv(x, w) r = Relu(c) y = Conv(r, v) }",
+        w=(4, 3, 1, 1), v=(5, 4, 1, 1),
+    )  # fmt: skip
+    with pytest.raises(OnnxplainError) as caught:
+        compile_model(model, "grad-cam", at="1,1")
+    assert str(caught.value) == (
+        "between 'x' and 'onnxplain/score/Squeeze' no layer with spatial extent lies on all paths, before places are "
+        "mixed for the last time: behind that each is computed by itself, and the map would be the same whatever place "
+        "the score is read at.\n"
+        "  Name the layer to tap with --layer; `onnxplain plan` lists what there is."
+    )
+    named = compile_model(model, "grad-cam", at="1,1", layer="r")
+    assert run(named, PIXELS)["attribution"].shape == (2, 6, 8)
