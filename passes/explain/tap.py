@@ -102,7 +102,7 @@ def find_tap(trace: Trace, layout: Layout, layer: str = "") -> Tap:
     if layer:
         return _asked_for(found, layer)
     limit = _limit(found)
-    convolution = _last_convolution(found, limit)
+    convolution = _last_convolution(found, _before_pool(found, limit))
     tokens = _last_tokens(found, limit)
     if tokens is not None and (convolution is None or _order(trace, tokens) > _order(trace, convolution)):
         return found.tap(tokens)
@@ -203,6 +203,25 @@ def _limit(found: _Places) -> int:
     if picks is None:
         return len(sites)
     return next((i for i in range(picks - 1, -1, -1) if _mixes(sites[i], found.trace)), 0)
+
+
+def _before_pool(found: _Places, limit: int) -> int:
+    """The same without an average over windows behind which convolutions see one place each, if sizes are free.
+
+    For pictures of the size that the network was trained for, its windows are the whole map.
+    """
+    sites = found.trace.sites[:limit]
+    makers = {y.name: i for i, site in enumerate(sites) for y in site.ys}
+    at = next((i for i in reversed(range(limit)) if sites[i].op == "Conv" and found.is_map(sites[i].y)), None)
+    while at is not None:
+        site = sites[at]
+        grid = found.grids.get(site.y.name)
+        if site.op == "AveragePool" and grid is not None and not all(isinstance(size, int) for size in grid.shape):
+            return at
+        if site.op not in _KEEPS_PLACE and (site.op != "Conv" or _mixes(site, found.trace)):
+            return limit
+        at = makers.get(site[0].name)
+    return limit
 
 
 def _picks_place(site: Site, known: Mapping[str, Grid]) -> bool:

@@ -80,6 +80,32 @@ def test_which_of_a_chain(chain: str, expected: str) -> None:
     assert find_tap(found.forward, found.layout).value.name == expected
 
 
+POOLED = "c = Conv(x, w) r = Relu(c) m = AveragePool<kernel_shape = [4, 4], strides = [4, 4]>(r) "
+
+
+@pytest.mark.parametrize(
+    ("chain", "size", "expected"),
+    [
+        (POOLED + "d = Conv(m, v) q = ReduceMean<keepdims = 1>(d, space)", "H", "r"),
+        (POOLED + "d = Conv(m, v) e = Relu(d) q = ReduceMean<keepdims = 1>(e, space)", "H", "r"),
+        (POOLED + "d = Conv(m, v) e = Relu(d) f = Conv(e, v) q = ReduceMean<keepdims = 1>(f, space)", "H", "r"),
+        (POOLED + "d = Conv(m, v) q = ReduceMean<keepdims = 1>(d, space)", 8, "d"),
+        (POOLED + "d = Conv(m, v) q = ReduceMean<keepdims = 1>(d, space)", 4, "r"),
+        (POOLED + "d = Conv<pads = [1, 1, 1, 1]>(m, k) q = ReduceMean<keepdims = 1>(d, space)", "H", "d"),
+    ],
+)
+def test_an_average_that_is_the_whole_map_for_pictures_of_the_network_s_own_size(
+    chain: str, size: int | str, expected: str
+) -> None:
+    """Where sizes are free, what lies behind it may be one place, whose map is nothing."""
+    numbers = {name: ",".join(["0.5"] * n) for name, n in (("w", 6), ("v", 4), ("k", 36))}
+    text = f"""g (float[N,3,{size},{size}] x) => (float[N,2] y)
+        <float[2,3,1,1] w = {{{numbers["w"]}}}, float[2,2,1,1] v = {{{numbers["v"]}}},
+         float[2,2,3,3] k = {{{numbers["k"]}}}, int64[2] space = {{2, 3}}> {{ {chain} y = Flatten(q) }}"""
+    found = opened(net(text))
+    assert find_tap(found.forward, found.layout).value.name == expected
+
+
 def test_candidates_are_listed_in_order_with_their_shapes() -> None:
     found = opened(ready(Plain, 3, 16, 16, exporter="torchscript"))
     listed = candidates(found.forward, found.layout)
