@@ -46,8 +46,10 @@ def activation(study: Study, attribution: Value, views: Views | None) -> Value:
     Places of the input that it does not cover are zero.
     """
     g = study.g
+    if attribution.dtype == np.float64:  # runtimes interpolate no doubles
+        attribution = _over(g, attribution, g.max(abs(attribution), range(1, attribution.rank)))
     fine, placed = upsampled(study, attribution, views)
-    fine = g.cast(fine, np.float32)
+    fine = g.wide(fine)
     axes = range(1, fine.rank)
     low, high = g.min(fine, axes), g.max(fine, axes)
     span = high - low
@@ -134,6 +136,10 @@ def _resized(g: Builder, coarse: Value, sizes: Value, mode: str) -> Value:
 
 
 def _over_maximum(g: Builder, size: Value) -> Value:
-    size = g.cast(size, np.float32)
-    top = g.max(size, range(1, size.rank))
-    return size / g.where(top > 0, top, 1)
+    size = g.wide(size)
+    return _over(g, size, g.max(size, range(1, size.rank)))
+
+
+def _over(g: Builder, x: Value, top: Value) -> Value:
+    """x / top in single precision, for which doubles may be too large or too small before."""
+    return g.cast(x / g.where(top > 0, top, 1), np.float32)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 import onnx
-from onnx import shape_inference, version_converter
+from onnx import helper, shape_inference, version_converter
 
 from onnxplain.errors import UnsupportedModel, enumerated
 from onnxplain.ir.load import Source
@@ -54,11 +54,32 @@ class ConvertOpset(Pass[Source]):
             ) from None
         if older:
             upsampling.settle(converted)
+            _bounds_like_operands(converted)
         source.proto.CopyFrom(converted)
         return Report(1)
 
     def ensures(self, source: Source) -> None:
         assert opset_of(source.proto) in (LOW, HIGH)
+
+
+_BOUNDS = {"Clip": (1, 2), "Pad": (2,)}
+"""Operands that were attributes, and so float32, before opset 11."""
+
+
+def _bounds_like_operands(model: onnx.ModelProto) -> None:
+    """Bounds of the operand's type: the converter leaves them float32, which no operator takes beside halves."""
+    for graph in upsampling.graphs(model.graph):
+        nodes = list(graph.node)
+        if not any(node.op_type in _BOUNDS for node in nodes):
+            continue
+        del graph.node[:]
+        for node in nodes:
+            for i in _BOUNDS.get(node.op_type, ()) if node.domain in ("", "ai.onnx") else ():
+                if i < len(node.input) and node.input[i]:
+                    name = f"{node.output[0]}/{node.input[i]}"
+                    graph.node.append(helper.make_node("CastLike", [node.input[i], node.input[0]], [name]))
+                    node.input[i] = name
+            graph.node.append(node)
 
 
 def _relabel(model: onnx.ModelProto, have: int, want: int, name: str) -> None:

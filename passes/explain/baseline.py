@@ -105,7 +105,12 @@ def constant_colour(g: Builder, x: Value, layout: Layout, level: Array) -> Value
 
 
 def _blurred(g: Builder, x: Value, layout: Layout, sigma: float) -> Value:
-    """A Gaussian along each spatial axis; at the border only what is inside counts."""
+    """A Gaussian along each spatial axis; at the border only what is inside counts.
+
+    In single precision at most: runtimes have no convolution of doubles.
+    """
+    if x.dtype == np.float64:
+        return g.cast(_blurred(g, g.cast(x, np.float32), layout, sigma), x)
     reach = max(int(3 * sigma), 1)
     bell = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2).astype(x.dtype)
     for axis in layout.spatial:

@@ -132,6 +132,55 @@ def test_double_stays_double() -> None:
             assert np.abs(found["residual"]).max() < 1e-10, method
 
 
+@pytest.mark.parametrize("scale", [1e-60, 1e60])
+@pytest.mark.parametrize("method", ["gradient", "lrp-eps", "grad-cam"])
+def test_heatmaps_of_doubles_that_are_no_floats(method: str, scale: float) -> None:
+    """Divided by the largest they are numbers like any other's."""
+    model = net(
+        """g (double[N,3,4,4] x) => (double[N,2] y) { r = Abs(x) p = ReduceMean<keepdims = 0>(r, space)
+        m = MatMul(p, w) y = Mul(m, scale) }"""
+    )
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((2, 3, 4, 4)), np.abs(rng.standard_normal((3, 2)))
+    for key, value in (("w", w), ("space", np.array([2, 3])), ("scale", np.asarray(1.0))):
+        model.graph.initializer.append(numpy_helper.from_array(value, key))
+    how = {"layer": "r"} if method == "grad-cam" else {}
+    expected = explained(model, x, method, target=1, **how)["heatmap"]
+    model.graph.initializer[-1].CopyFrom(numpy_helper.from_array(np.asarray(scale), "scale"))
+    found = explained(model, x, method, target=1, **how)["heatmap"]
+    assert found.dtype == np.float32
+    assert expected.max() == 1
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_blurred_baseline_of_doubles() -> None:
+    model = net("g (double[N,3,6,6] x) => (double[N,2] y) { f = Flatten(x) t = Tanh(f) y = MatMul(t, w) }")
+    rng = np.random.default_rng(0)
+    w, x = rng.standard_normal((108, 2)), rng.standard_normal((2, 3, 6, 6))
+    model.graph.initializer.append(numpy_helper.from_array(w, "w"))
+    found = explained(model, x, "integrated-gradients", target=1, baseline="blur", steps=100)
+    single = net("g (float[N,3,6,6] x) => (float[N,2] y) { f = Flatten(x) t = Tanh(f) y = MatMul(t, w) }")
+    single.graph.initializer.append(numpy_helper.from_array(w.astype(np.float32), "w"))
+    other = explained(single, x.astype(np.float32), "integrated-gradients", target=1, baseline="blur", steps=100)
+    assert np.abs(found["residual"]).max() < 1e-9
+    assert_near(found["attribution"], other["attribution"], 1e-5)
+
+
+@pytest.mark.parametrize("body", ["c = Clip<min = 0.0, max = 6.0>(x)", "c = Pad<pads = [0, 0, 0, 1], value = 2.0>(x)"])
+@pytest.mark.parametrize(("kind", "dtype"), [("float16", np.float16), ("double", np.float64)])
+def test_bounds_that_were_attributes(kind: str, dtype: type, body: str) -> None:
+    """ONNX's converter makes them float32 operands, which such an operator does not take."""
+    model = net(f"g ({kind}[N,5] x) => ({kind}[N,3] y) {{ {body} y = MatMul(c, w) }}", 7, 9)
+    size = 6 if "Pad" in body else 5
+    w = np.random.default_rng(0).standard_normal((size, 3)).astype(dtype)
+    model.graph.initializer.append(numpy_helper.from_array(w, "w"))
+    x = np.array([[1, 2, 3, 4, 5], [0.5, 1.5, 2.5, 3.5, 4.5]], dtype)
+    found = explained(model, x, "gradient", target=1)
+    np.testing.assert_allclose(found["attribution"], np.tile(w[:5, 1], (2, 1)), rtol=1e-3)
+    seen = x if size == 5 else np.concatenate([x, np.full((2, 1), 2, dtype)], 1)
+    np.testing.assert_allclose(found["y"], seen @ w, rtol=2e-2, atol=1e-2)
+
+
 def bfloat16() -> onnx.ModelProto:
     model = net("g (bfloat16[N,6] x) => (bfloat16[N,3] y) { h = MatMul(x, w) r = Relu(h) y = MatMul(r, v) }")
     rng = np.random.default_rng(0)
