@@ -15,9 +15,10 @@ _SCALARS = 1 << 16
 
 
 class NameRectifiers(Pass[Model]):
-    """Max(x, 0), LeakyRelu and PRelu of slope 0, ThresholdedRelu from 0, Where(x > 0, x, 0) and x (x > 0) become Relu.
+    """Max(x, 0), and LeakyRelu and PRelu of slope 0, become Relu.
 
-    Precondition: types are known. Exact, but that where the operand is NaN the others differ among themselves.
+    Precondition: types are known. Exact, but that those two make NaN of minus infinity. Where(x > 0, x, 0) and
+    x (x > 0) stay what they are: of what is not a number they make something else.
     """
 
     def run(self, model: Model) -> Report:
@@ -35,37 +36,10 @@ def _rectified(model: Model, node: gs.Node) -> Iterator[gs.Tensor]:
     match node.op, node.inputs:
         case "LeakyRelu", [x] if node.attrs.get("alpha", 0.01) == 0:
             yield x
-        case "ThresholdedRelu", [x] if node.attrs.get("alpha", 1.0) == 0:
-            yield x
         case "PRelu", [x, slope] if _is_zero(model, slope):
             yield x
         case "Max", [one, other]:
             yield from (x for x, rest in ((one, other), (other, one)) if _is_zero(model, rest))
-        case "Where", [condition, x, zero] if _is_zero(model, zero) and _is_positive(model, condition, x):
-            yield x
-        case "Mul", [one, other]:
-            yield from (x for x, rest in ((one, other), (other, one)) if _is_mask(model, rest, x))
-
-
-def _is_mask(model: Model, mask: gs.Tensor, x: gs.Tensor) -> bool:
-    """Whether a tensor is 1 where x is positive, else 0."""
-    cast = _maker(mask, "Cast")
-    return cast is not None and _is_positive(model, cast.inputs[0], x)
-
-
-def _is_positive(model: Model, condition: gs.Tensor, x: gs.Tensor) -> bool:
-    """Whether a condition says where x is positive; at zero either will do."""
-    for above, below in (("Greater", "Less"), ("GreaterOrEqual", "LessOrEqual")):
-        for op, at in ((above, 0), (below, 1)):
-            node = _maker(condition, op)
-            if node is not None and node.inputs[at] is x and _is_zero(model, node.inputs[1 - at]):
-                return True
-    return False
-
-
-def _maker(tensor: gs.Tensor, op: str) -> gs.Node | None:
-    node = tensor.inputs[0] if tensor.inputs else None
-    return node if node is not None and node.op == op and not node.domain else None
 
 
 def _is_zero(model: Model, tensor: gs.Tensor) -> bool:

@@ -16,11 +16,6 @@ NAMES = [
     "r = Max(zeros, c)",
     "r = LeakyRelu<alpha = 0.0>(c)",
     "r = PRelu(c, zeros)",
-    "r = ThresholdedRelu<alpha = 0.0>(c)",
-    "p = Greater(c, zero) r = Where(p, c, zero)",
-    "p = LessOrEqual(zero, c) r = Where(p, c, zeros)",
-    "p = GreaterOrEqual(c, zero) m = Cast<to = 1>(p) r = Mul(m, c)",
-    "p = Less(zero, c) m = Cast<to = 1>(p) r = Mul(c, m)",
 ]
 OTHERS = [
     "r = Max(c, one)",
@@ -30,11 +25,9 @@ OTHERS = [
     "r = PRelu(c, ones)",
     "r = ThresholdedRelu<alpha = 0.5>(c)",
     "r = ThresholdedRelu(c)",
-    "p = Less(c, zero) r = Where(p, c, zero)",
-    "p = Greater(c, one) r = Where(p, c, zero)",
-    "p = Greater(c, zero) r = Where(p, c, one)",
-    "p = Greater(zero, c) m = Cast<to = 1>(p) r = Mul(c, m)",
-    "p = Greater(x, zero) m = Cast<to = 1>(p) r = Mul(c, m)",
+    "r = ThresholdedRelu<alpha = 0.0>(c)",
+    "p = Greater(c, zero) r = Where(p, c, zero)",
+    "p = Greater(c, zero) m = Cast<to = 1>(p) r = Mul(c, m)",
 ]
 
 
