@@ -9,6 +9,8 @@ where x+ = max(x, 0) and x- = min(x, 0). What sign analysis has proven to be zer
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from onnxplain.errors import UnsupportedOp
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.site import Rule, Site
@@ -28,14 +30,22 @@ def epsilon(eps: float = 1e-6, bias: bool = True) -> Rule:
 
     def rule(g: Builder, s: Site, r: Value) -> Flows:
         if not is_linear(s):
-            y = g.relu(s.y) if s.facts.rectified else s.y
-            back = s.vjp(g, r / g.stabilise(y, eps, nonnegative=s.facts.rectified))
+            back = _shared_by_output(g, s, r, eps)
             return tuple(None if d is None else s[i] * d for i, d in zip(s.wrt, back, strict=True))
         a = Affine(g, s)
         y = g.stabilise(a.rectified, eps, nonnegative=s.facts.rectified) if bias else g.stabilise(a.without_bias, eps)
         return a.flows(a.x * a.back(r / y, a.w))
 
     return rule
+
+
+def _shared_by_output(g: Builder, s: Site, r: Value, eps: float) -> Flows:
+    """The derivative at what arrived at each output over that output."""
+    if len(s.ys) == 1:
+        y = g.relu(s.y) if s.facts.rectified else s.y
+        return s.vjp(g, r / g.stabilise(y, eps, nonnegative=s.facts.rectified))
+    shares = tuple(None if d is None else d / g.stabilise(y, eps) for d, y in zip(s.arrived, s.ys, strict=True))
+    return replace(s, arrived=shares).vjp(g, next(share for share in shares if share is not None))
 
 
 def relative_epsilon(share: float = 0.25) -> Rule:

@@ -178,6 +178,29 @@ def test_sums_and_activations_can_be_named_too(tmp_path: Path) -> None:
     assert np.linalg.norm(absorbed) < 0.9 * np.linalg.norm(want)
 
 
+@pytest.mark.parametrize("rule", ["zero", "epsilon"])
+def test_each_part_of_a_split_shares_by_itself(rule: str, tmp_path: Path) -> None:
+    """x r / (x + eps sign x) at every element, by numpy in float64; the third part leads nowhere."""
+    rng = np.random.default_rng(1)
+    w, x = rng.standard_normal((2, 3)), rng.standard_normal((2, 6)).astype(np.float32)
+    proto = small(
+        "<int64[3] parts = {2, 2, 2}> a, b, c = Split<axis = 1>(x, parts) d = Relu(a) e = Tanh(b) f = Add(d, e) "
+        "y = MatMul(f, w)",
+        (2, 6),
+        {"w": w},
+    )
+    eps = 0.5 if rule == "epsilon" else 0
+    (tmp_path / "mine.toml").write_text(
+        f'[[rule]]\nop = "Split"\nrule = "{rule}"\n{"eps = 0.5" if eps else ""}\n[[rule]]\nlayer="any"\nrule="zero"'
+    )
+    have = run(compile_model(proto, "lrp", composite=str(tmp_path / "mine.toml"), target=1), x)["attribution"]
+    a, b, _ = np.split(x.astype(np.float64), 3, axis=1)
+    d, e = np.maximum(a, 0), np.tanh(b)
+    arrived = np.concatenate([d * w[:, 1], e * w[:, 1], 0 * a], axis=1)
+    want = x * arrived / (x + eps * np.where(x < 0, -1, 1))
+    np.testing.assert_allclose(have, want, rtol=1e-4, atol=2e-6)
+
+
 def test_what_no_line_names_is_refused_where_it_needs_a_rule(tmp_path: Path) -> None:
     """A layer with weights has no default. In particular no matrix product passes for one of two signals."""
     with pytest.raises(Exception, match="mine has no rule for 'Gemm' \\(node 'head/scores'\\)"):
