@@ -84,9 +84,11 @@ def einsum(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
         d = g.op(
             "Einsum", dy, *s.operands[:i], *s.operands[i + 1 :], equation=f"{','.join([result, *others])}->{found}"
         )
-        d.tensor.shape = [
-            n if len(sizes[index]) == 1 or isinstance(n, int) else None for index, n in zip(found, d.shape, strict=True)
-        ]
+        if not d.is_constant:
+            d.tensor.shape = [
+                n if len(sizes[index]) == 1 or isinstance(n, int) else None
+                for index, n in zip(found, d.shape, strict=True)
+            ]
         lone = [axis for axis, index in enumerate(term) if index not in found]
         flows.append(g.expand_like(g.unsqueeze(d, lone), s[i]) if lone else d)
     return tuple(flows)
