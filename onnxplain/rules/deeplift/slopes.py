@@ -122,7 +122,8 @@ def _prelu(g: Builder, a: Site, b: Site) -> Value:
 
 
 def _abs(g: Builder, a: Site, b: Site) -> Value:
-    return 2 * beyond(g, a[0], b[0]) - 1
+    """(x + x0) / (|x| + |x0|), as for a sum of magnitudes; nothing where both are zero."""
+    return (a[0] + b[0]) / (abs(a[0]) + (abs(b[0]) + _least(a[0])))
 
 
 def _clip(g: Builder, a: Site, b: Site) -> Value:
