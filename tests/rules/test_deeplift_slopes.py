@@ -26,3 +26,17 @@ def test_a_magnitude_that_is_zero_at_both_points_has_no_slope(method: str) -> No
         np.testing.assert_allclose(found.sum(1), [0, 3, 6], rtol=1e-6)
         if method == "deeplift-rescale":
             np.testing.assert_allclose(found, [[0, 0], [6, -3], [-3, 9]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("alpha", "beta"), [(-0.3, 0.4), (-2.0, 0.0), (0.3, 0.4), (0.0, 0.4)])
+def test_a_hard_sigmoid_that_falls(method: str, alpha: float, beta: float) -> None:
+    """Its lower kink is where it leaves one; the quotient of differences, by numpy in float64."""
+    ones = ", ".join("1" if i == j else "0" for i in range(6) for j in range(6))
+    model = net(f"""g (float[N, 6] x) => (float[N, 6] y) <float[6, 6] w = {{{ones}}}>
+        {{ h = HardSigmoid<alpha = {alpha}, beta = {beta}>(x) y = MatMul(h, w) }}""")
+    x, x0 = np.array([[-4, -1.5, -0.3, 0.2, 1.1, 5]]), np.array([[3, -1, -0.3, 2, -2, 6]])
+    y, y0 = (np.clip(alpha * v + beta, 0, 1) for v in (x, x0))
+    for target in range(6):
+        got = explain(model, x, x0, method, target=target)
+        np.testing.assert_allclose(got["attribution"][0, target], (y - y0)[0, target], rtol=1e-5, atol=1e-6)

@@ -150,7 +150,10 @@ def _clip_by_shares(g: Builder, a: Site, b: Site) -> Value:
 
 def _hard_sigmoid(g: Builder, a: Site, b: Site) -> Value:
     alpha, beta = float(a.attr("alpha", 0.2)), float(a.attr("beta", 0.5))
-    return (_past(g, a, b, -beta / alpha) - _past(g, a, b, (1 - beta) / alpha)) * alpha
+    if alpha == 0:
+        return g.full_like(a[0], 0)
+    low, high = sorted((-beta / alpha, (1 - beta) / alpha))
+    return (_past(g, a, b, low) - _past(g, a, b, high)) * alpha
 
 
 def _hard_swish(g: Builder, a: Site, b: Site) -> Value:
