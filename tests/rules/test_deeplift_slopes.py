@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from onnxplain.compiler import compile_model
 from tests.rules.test_deeplift import explain
-from tests.running import net
+from tests.running import net, run
 
 METHODS = ["deeplift", "deeplift-rescale", "deeplift-revealcancel"]
 
@@ -40,3 +41,18 @@ def test_a_hard_sigmoid_that_falls(method: str, alpha: float, beta: float) -> No
     for target in range(6):
         got = explain(model, x, x0, method, target=target)
         np.testing.assert_allclose(got["attribution"][0, target], (y - y0)[0, target], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("function", ["Relu(a)", "Abs(a)", "Clip(a, lo, hi)"])
+def test_in_double_precision_what_does_not_move_is_a_number_too(method: str, function: str) -> None:
+    """ONNX Runtime, as it opens a graph by default, leaves out the sum with a constant that it reads as zero."""
+    model = net(f"""g (double[N, 3] x) => (double[N, 2] y) <double[3, 2] w = {{1, -1, 2, 1, -1, 1}}, double lo = {{0}},
+        double hi = {{9}}, double[2, 2] v = {{1, 2, 3, -1}}> {{ a = MatMul(x, w) r = {function} y = MatMul(r, v) }}""")
+    x = np.array([[0.0, 0, 0], [1, 0, 1], [1, 2, 3]])
+    found = run(compile_model(model, method, target=0), x)
+    assert found["attribution"].dtype == np.float64
+    assert np.isfinite(found["attribution"]).all()
+    assert not found["attribution"][:2, 1].any()
+    np.testing.assert_allclose(found["residual"], 0, atol=1e-12)
+    np.testing.assert_allclose(found["attribution"].sum(1), found["explained_score"], atol=1e-12)

@@ -98,9 +98,13 @@ def beyond(g: Builder, a: Value, b: Value, a_rectified: Value | None = None, b_r
     ) / size
 
 
+_READ_AS_ZERO_BELOW = 2.0**-126
+"""ONNX Runtime leaves out the sum with a constant that is zero in single precision, whatever type the constant has."""
+
+
 def _least(x: Value) -> float:
     """A number below all that matters in the dtype of x, to divide by instead of zero."""
-    return min(float(ml_dtypes.finfo(x.dtype).tiny), 1e-7)  # type: ignore[no-untyped-call]
+    return min(max(float(ml_dtypes.finfo(x.dtype).tiny), _READ_AS_ZERO_BELOW), 1e-7)  # type: ignore[no-untyped-call]
 
 
 def _past(g: Builder, a: Site, b: Site, kink: Operand) -> Value:
