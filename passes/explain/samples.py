@@ -79,7 +79,7 @@ def _apart(g: Builder, v: Value, place: BatchAxis, source: Value) -> Value | Non
     stride = _stride(v.shape, place)
     if stride is not None:
         return g.reshape(v, g.concat([one, batch, g.ints([stride])], axis=0))
-    if place.axis == 0 and place.whole:
+    if _ahead(v.shape, place):
         return g.reshape(v, g.concat([g.ints([1]), batch, one], axis=0))
     return None
 
@@ -118,16 +118,25 @@ def _after(site: Site, x: Value, place: BatchAxis) -> BatchAxis | None:
 def _reshaped(before: tuple[Dim, ...], after: tuple[Dim, ...], place: BatchAxis) -> BatchAxis | None:
     """A reshape keeps the order of elements, and with it how many in a row belong to one sample."""
     rest = _stride(before, place)
-    front = place.axis == 0 and place.whole
+    front = _ahead(before, place)
     if rest is None or sum(not isinstance(size, int) for size in after) > 1:
-        return BatchAxis(0, True, None) if front else None
+        return BatchAxis(next((axis for axis, size in enumerate(after) if size != 1), 0), True, None) if front else None
     for axis in reversed(range(len(after))):
         size = after[axis]
         if isinstance(size, int) and size > 0 and rest % size == 0:
             rest //= size
         else:
-            return BatchAxis(axis, front and axis == 0, rest)
+            return BatchAxis(axis, front and _ones(after[:axis]), rest)
     return None
+
+
+def _ahead(shape: tuple[Dim, ...], place: BatchAxis) -> bool:
+    """Whether all elements of one sample lie in a row."""
+    return place.whole and _ones(shape[: place.axis])
+
+
+def _ones(sizes: tuple[Dim, ...]) -> bool:
+    return all(size == 1 for size in sizes)
 
 
 def _dropped(site: Site, rank: int) -> list[int]:

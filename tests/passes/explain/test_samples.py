@@ -38,13 +38,13 @@ def text(body: str, batch: str) -> str:
     stored = ", ".join(f"float[5,5] {k} = {{{', '.join(f'{n:.4f}' for n in a.ravel())}}}" for k, a in given.items())
     return f"""g (float[{batch},4,5] x) => (float[{batch},5] y)
         <{stored}, int64[2] flat = {{-1, 5}}, int64[3] apart = {{-1, 4, 5}}, int64[3] four = {{4, -1, 5}},
-         int64[1] second = {{1}}> {{ {body} z = ReduceMean<keepdims = 0>(e, second) y = MatMul(z, u) }}"""
+         int64[1] front = {{0}}, int64[1] second = {{1}}>
+        {{ {body} z = ReduceMean<keepdims = 0>(e, second) y = MatMul(z, u) }}"""
 
 
-def relevance(body: str, batch: str, x: np.ndarray) -> np.ndarray:
-    compiled = compile_model(
-        net(text(body, batch)), "lrp-composite", target=1, low=-60, high=60, layout="channels-last"
-    )
+def relevance(body: str, batch: str, x: np.ndarray, rows: str = "4") -> np.ndarray:
+    model = net(text(body, batch).replace(f"float[{batch},4,5]", f"float[{batch},{rows},5]"))
+    compiled = compile_model(model, "lrp-composite", target=1, low=-60, high=60, layout="channels-last")
     return np.asarray(run(compiled, x)["attribution"])
 
 
@@ -60,6 +60,16 @@ def test_epsilon_is_of_each_sample(form: str, batch: str) -> None:
     for n in range(3):
         alone = relevance(FORMS["samples first"], "1", X[n : n + 1])
         np.testing.assert_allclose(together[n : n + 1], alone, rtol=1e-4, atol=1e-5 * np.abs(alone).max())
+
+
+def test_rows_of_any_number() -> None:
+    """How many of them are a sample's is known only at run time."""
+    body = f"""f = Reshape(x, flat) h = Unsqueeze(f, second) t = {TURN}(h) {CHAIN.format(x="t")} k = Squeeze(r, front)
+        s = Shape(x) e = Reshape(k, s)"""
+    found = relevance(body, "N", X, rows="T")
+    for n in range(3):
+        alone = relevance(FORMS["samples first"], "1", X[n : n + 1])
+        np.testing.assert_allclose(found[n : n + 1], alone, rtol=1e-4, atol=1e-5 * np.abs(alone).max())
 
 
 @pytest.mark.parametrize("form", FORMS)
