@@ -79,11 +79,13 @@ def relevance(table: Table, start: Start) -> Callable[[Study, Settings], Value]:
     """The walk that starts with the explained score itself as relevance."""
 
     def attribute(study: Study, settings: Settings) -> Value:
+        composite = table(settings)
+        composite.refuse_unmatched(study.trace.sites)
         return study.propagate(
-            table(settings),
+            composite,
             start(study),
             sign_analysis=settings["sign_analysis"],
-            bounds=_bounds(study, settings) if "low" in settings and _needs_bounds(study, table(settings)) else None,
+            bounds=_bounds(study, settings) if "low" in settings and _needs_bounds(study, composite) else None,
         )
 
     return attribute

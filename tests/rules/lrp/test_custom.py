@@ -276,11 +276,48 @@ WRONG = {
         '[[rule]]\nop = "Add"\nrule = "pass"',
         "mine.toml, line 3, column 8: rule 'pass' is for operators with one signal that keep its shape, "
         "not for Add 'f'."),
+    "a name that no node has": (
+        '[[rule]]\nlayer = "dense"\nrule = "zero"\n[[rule]]\nname = "haed/*"\nop = "Gemm"\nrule = "gamma"',
+        "mine.toml, line 5, column 8: no node between the input and the score has op = 'Gemm', name = 'haed/*'.\n"
+        "  `onnxplain plan` lists their names; what became part of a layer, such as a batch norm, is not among them."),
     "no TOML": ("[[rule]\n", "composite file mine.toml is not TOML: "),
     "no tables": ('name = "empty"', "composite file mine.toml has no [[rule]] tables; each names a place and a rule."),
     "one table instead of several": (
         '[rule]\nop = "Conv"', "composite file mine.toml has no [[rule]] tables; each names a place and a rule."),
 }  # fmt: skip
+
+
+PRODUCTS = """<int64[2] rows = {-1, 4}> s = Reshape(x, rows) a = MatMul(s, w) b = Add(a, c) d = Relu(b)
+    e = MatMul(d, v) f = Relu(e) y = Gemm(f, u, c)"""
+
+
+@pytest.mark.parametrize(
+    "place", ['op = "MatMul"', 'op = "Gemm"', 'op = ["Conv", "MatMul"]', 'name = "hidden"\nop = "MatMul"']
+)
+def test_a_product_keeps_its_operator_and_its_name_where_a_bias_joined_it(place: str, tmp_path: Path) -> None:
+    """In the user's file the first layer is a MatMul, here a Gemm: either word means it."""
+    rng = np.random.default_rng(2)
+    proto = small(
+        " ".join(PRODUCTS.split()), (2, 4), {k: rng.standard_normal((4, 4)) for k in "wvu"} | {"c": np.ones(4)}
+    )
+    proto.graph.node[1].name = "hidden"
+    x = rng.standard_normal((2, 4)).astype(np.float32)
+
+    def compiled(text: str) -> Floats:
+        (tmp_path / "mine.toml").write_text(f'{text}[[rule]]\nlayer = "any"\nrule = "zero"')
+        return run(compile_model(proto, "lrp", composite=str(tmp_path / "mine.toml"), target=1), x)["attribution"]
+
+    have = compiled(f'[[rule]]\n{place}\nrule = "gamma"\n')
+    everywhere = run(compile_model(proto, "lrp-gamma", target=1), x)["attribution"]
+    want = compiled('[[rule]]\nname = "hidden"\nrule = "gamma"\n') if "name" in place else everywhere
+    np.testing.assert_allclose(have, want, rtol=1e-5, atol=1e-6)
+    assert np.abs(have - compiled("")).max() > 1e-3
+
+
+def test_an_operator_or_a_layer_that_there_is_not_is_for_other_models(tmp_path: Path) -> None:
+    text = '[[rule]]\nop = "ConvTranspose"\nrule = "gamma"\n[[rule]]\nlayer = "any"\nrule = "zero"'
+    want = run(compile_model(model(), "lrp-0"), X)["attribution"]
+    np.testing.assert_allclose(explained(tmp_path, text), want, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("text", "message"), WRONG.values(), ids=WRONG)
