@@ -52,6 +52,12 @@ _RULES: dict[str, tuple[Make, dict[str, float | bool], AtZero]] = {
 }
 _LAYERS: dict[str, Where] = {"conv": conv, "dense": dense, "any": is_linear}
 _PRODUCTS = ("Gemm", "MatMul")
+_MOVING = frozenset(
+    {
+        "Transpose", "Slice", "Pad", "Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND", "TopK",
+    }
+)  # fmt: skip
+"""Operators that may move elements to other places of the same shape."""
 _PLACES: dict[str, type | tuple[type, ...]] = {"op": (str, list), "name": str, "layer": str, "first": bool}
 
 
@@ -188,8 +194,8 @@ def _shares(site: Site) -> bool:
     return is_linear(site) or site.op in SHARING
 
 
-def _keeps_shape(site: Site) -> bool:
-    if sum(site.varying) != 1:
+def _keeps_places(site: Site) -> bool:
+    if sum(site.varying) != 1 or site.op in _MOVING:
         return False
     return bool(site[site.varying.index(True)].tensor.shape == site.y.tensor.shape)
 
@@ -198,5 +204,5 @@ _SERVES: dict[str, tuple[Where, str]] = {
     "box": (first(is_linear), "layers with weights that have no other before them"),
     "zero": (_shares, "layers with weights, sums and pools"),
     "epsilon": (_shares, "layers with weights, sums and pools"),
-    "pass": (_keeps_shape, "operators with one signal that keep its shape"),
+    "pass": (_keeps_places, "operators with one signal that keep its shape and every element's place"),
 }

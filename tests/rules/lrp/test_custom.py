@@ -270,12 +270,12 @@ WRONG = {
         "not for Conv 'block/main'."),
     "pass where the shape changes": (
         '[[rule]]\nop = "Gemm"\nrule = "pass"',
-        "mine.toml, line 3, column 8: rule 'pass' is for operators with one signal that keep its shape, "
-        "not for Gemm 'head/hidden'."),
+        "mine.toml, line 3, column 8: rule 'pass' is for operators with one signal that keep its shape and every "
+        "element's place, not for Gemm 'head/hidden'."),
     "pass where there are two signals": (
         '[[rule]]\nop = "Add"\nrule = "pass"',
-        "mine.toml, line 3, column 8: rule 'pass' is for operators with one signal that keep its shape, "
-        "not for Add 'f'."),
+        "mine.toml, line 3, column 8: rule 'pass' is for operators with one signal that keep its shape and every "
+        "element's place, not for Add 'f'."),
     "a name that no node has": (
         '[[rule]]\nlayer = "dense"\nrule = "zero"\n[[rule]]\nname = "haed/*"\nop = "Gemm"\nrule = "gamma"',
         "mine.toml, line 5, column 8: no node between the input and the score has op = 'Gemm', name = 'haed/*'.\n"
@@ -318,6 +318,24 @@ def test_an_operator_or_a_layer_that_there_is_not_is_for_other_models(tmp_path: 
     text = '[[rule]]\nop = "ConvTranspose"\nrule = "gamma"\n[[rule]]\nlayer = "any"\nrule = "zero"'
     want = run(compile_model(model(), "lrp-0"), X)["attribution"]
     np.testing.assert_allclose(explained(tmp_path, text), want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("body", [
+    "t = Transpose<perm = [0, 2, 1]>(x)",
+    "<int64[1] s = {-1}, int64[1] e = {-9}, int64[1] a = {1}> t = Slice(x, s, e, a, s)",
+    "<int64[3] i = {2, 0, 1}> t = Gather<axis = 1>(x, i)",
+], ids=["turned", "mirrored", "mixed"])  # fmt: skip
+def test_nothing_passes_through_what_moves_elements(body: str, tmp_path: Path) -> None:
+    """What arrives would stay where it was, at places whose values went elsewhere."""
+    proto = small(f"{body} f = Flatten(t) y = MatMul(f, w)", (2, 3, 3), {"w": np.ones((9, 2))})
+    proto.graph.node[0].name = "moved"
+    (tmp_path / "mine.toml").write_text('[[rule]]\nname = "moved"\nrule = "pass"\n[[rule]]\nlayer="any"\nrule="zero"')
+    with pytest.raises(UsageError) as error:
+        compile_model(proto, "lrp", composite=str(tmp_path / "mine.toml"))
+    assert str(error.value) == (
+        "mine.toml, line 3, column 8: rule 'pass' is for operators with one signal that keep its shape and every "
+        f"element's place, not for {proto.graph.node[0].op_type} 'moved'."
+    )
 
 
 @pytest.mark.parametrize(("text", "message"), WRONG.values(), ids=WRONG)
