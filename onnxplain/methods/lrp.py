@@ -129,8 +129,7 @@ def _level(study: Study, name: str, asked: str, pixel: float) -> Array:
 
 def _missing(study: Study, settings: Settings, attribution: Value) -> Value:
     """The explained score minus the sum of relevance: what bias and stabiliser absorbed."""
-    g = study.g
-    return study.target.score - g.sum(attribution, range(1, attribution.rank), keepdims=False)
+    return study.missing(study.target.score, attribution)
 
 
 def _options(settings: Settings) -> Options:
