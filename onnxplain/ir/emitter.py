@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import NodeProto
-from onnx.shape_inference import InferenceError
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from onnxplain.ir.evaluate import FOLD_UP_TO, evaluate
@@ -23,7 +22,7 @@ from onnxplain.ir.infer import infer
 from onnxplain.ir.model import Model
 from onnxplain.ir.value import Value
 from onnxplain.ir.weights import Array
-from onnxplain.ir.wellformed import FaultyEmission
+from onnxplain.ir.wellformed import REFUSALS, FaultyEmission
 
 PREFIX = "onnxplain"
 STORE_UP_TO = 1 << 12
@@ -160,7 +159,7 @@ class Emitter:
             return tuple(self.constant(array).tensor for array in folded)
         try:
             types = infer(node, self.opset, self.model.weights.array, proto)
-        except InferenceError as error:
+        except REFUSALS as error:
             raise FaultyEmission(f"{name}: {error}") from error
         for output in node.outputs:
             output.dtype, output.shape = types.get(output.name, (None, None))

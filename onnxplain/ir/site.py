@@ -71,6 +71,8 @@ class Site:
     role:    its place among the others.
     facts:   what was proven of the operands and of what arrives.
     bounds:  gives a tensor's value at the lowest and at the highest input, for rules that need them.
+    rms:     gives each sample's root mean square of a tensor, so that it broadcasts against it; None where the samples
+             cannot be told apart.
     aside:   sends a value to a tensor that the site depends on, past its own operands (RevealCancel).
     """
 
@@ -86,6 +88,7 @@ class Site:
     role: Role = Role()
     facts: Facts = Facts()
     bounds: Bounds | None = None
+    rms: Callable[[Value], Value | None] | None = None
     aside: Callable[[Value, Value], None] | None = None
 
     @property

@@ -14,7 +14,8 @@ from onnx.shape_inference import InferenceError
 from onnxplain.errors import BadModel, OnnxplainError
 from onnxplain.ir.weights import bytes_of, is_stub, length_of
 
-_BY_ONNX = (checker.ValidationError, InferenceError)
+REFUSALS = (checker.ValidationError, InferenceError)
+"""What ONNX raises where a node cannot be: of operands of another number, type or size."""
 
 
 class FaultyEmission(InferenceError):
@@ -33,7 +34,7 @@ def blaming_the_file(model: onnx.ModelProto, name: str) -> Iterator[None]:
     except OnnxplainError:
         raise
     except Exception as error:
-        of_the_file = isinstance(error, _BY_ONNX) and not isinstance(error, FaultyEmission)
+        of_the_file = isinstance(error, REFUSALS) and not isinstance(error, FaultyEmission)
         fault = fault_of(model) or (_first_line(error) if of_the_file else None)
         if fault is None:
             raise

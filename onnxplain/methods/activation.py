@@ -50,8 +50,9 @@ def guided_grad_cam(study: Study, settings: Settings) -> Value:
     """Guided backpropagation times the Grad-CAM map at the input's size (sec. 4.6.1)."""
     g, views = study.g, study.tap(settings["layer"]).grid.views
     part, placed = upsampled(study, grad_cam(study, settings), views, settings["interpolation"])
-    fine, channel = placed(part), study.layout.channel
-    return study.walk(GUIDED) * (fine if channel is None else g.unsqueeze(fine, [channel]))
+    guided, channel = study.walk(GUIDED), study.layout.channel
+    fine = g.cast(placed(part), guided)
+    return guided * (fine if channel is None else g.unsqueeze(fine, [channel]))
 
 
 def cam(study: Study, settings: Settings) -> Value:

@@ -46,9 +46,8 @@ def contributions(table: Table) -> Callable[[Study, Settings], Value]:
 
 def _missing(study: Study, settings: Settings, attribution: Value) -> Value:
     """The score's difference from the baseline's (eq. 19), minus the sum of the attribution."""
-    g = study.g
     at_baseline = _averaged(study, settings, lambda b: study.score_of(study.reference(b)), study.target.score)
-    return study.target.score - at_baseline - g.sum(attribution, range(1, attribution.rank), keepdims=False)
+    return study.missing(study.target.score - at_baseline, attribution)
 
 
 def _averaged(study: Study, settings: Settings, of: Callable[[Value], Value], like: Value) -> Value:

@@ -19,7 +19,7 @@ from onnxplain.methods.study import Study
 from onnxplain.passes.base import Pass
 from onnxplain.passes.canonical.dense import SplitGemm
 from onnxplain.passes.canonical.normalisation import FoldBatchNorm
-from onnxplain.passes.canonical.turned import AddBeforeTranspose
+from onnxplain.passes.canonical.turned import AffineBeforeTranspose
 from onnxplain.passes.explain.baseline import constant_colour
 from onnxplain.rules.composite import Composite
 from onnxplain.rules.lrp import composites as tables
@@ -79,11 +79,13 @@ def relevance(table: Table, start: Start) -> Callable[[Study, Settings], Value]:
     """The walk that starts with the explained score itself as relevance."""
 
     def attribute(study: Study, settings: Settings) -> Value:
+        composite = table(settings)
+        composite.refuse_unmatched(study.trace.sites)
         return study.propagate(
-            table(settings),
+            composite,
             start(study),
             sign_analysis=settings["sign_analysis"],
-            bounds=_bounds(study, settings) if "low" in settings and _needs_bounds(study, table(settings)) else None,
+            bounds=_bounds(study, settings) if "low" in settings and _needs_bounds(study, composite) else None,
         )
 
     return attribute
@@ -127,8 +129,7 @@ def _level(study: Study, name: str, asked: str, pixel: float) -> Array:
 
 def _missing(study: Study, settings: Settings, attribution: Value) -> Value:
     """The explained score minus the sum of relevance: what bias and stabiliser absorbed."""
-    g = study.g
-    return study.target.score - g.sum(attribution, range(1, attribution.rank), keepdims=False)
+    return study.missing(study.target.score, attribution)
 
 
 def _options(settings: Settings) -> Options:
@@ -169,7 +170,7 @@ def _method(name: str, summary: str, source: str, table: Table, *own: Parameter,
 def _passes(settings: Settings) -> tuple[Pass[Model], ...]:
     """What makes layers of a graph. Captum leaves batch norms alone."""
     norms = () if settings.get("compat") == "captum" else (FoldBatchNorm(),)
-    return SplitGemm(), AddBeforeTranspose(), *norms
+    return SplitGemm(), AffineBeforeTranspose(), *norms
 
 
 def _epsilon(settings: Settings) -> tuple[Rule, str]:

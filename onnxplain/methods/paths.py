@@ -75,9 +75,7 @@ def integrated_gradients(study: Study, settings: Settings) -> Value:
 
 def _completeness(study: Study, settings: Settings, attribution: Value) -> Value:
     """The score's difference to the baseline's, minus the sum of the attribution."""
-    g = study.g
-    difference = study.target.score - study.score_at(study.baseline(settings))
-    return difference - g.sum(attribution, range(1, attribution.rank), keepdims=False)
+    return study.missing(study.target.score - study.score_at(study.baseline(settings)), attribution)
 
 
 def smoothgrad(study: Study, settings: Settings) -> Value:

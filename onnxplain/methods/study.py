@@ -170,6 +170,12 @@ class Study:
             baseline = g.op("Constant", value=g.values(baseline))
         return twin(g, self.trace, self._of_batch(baseline), BASELINE)
 
+    def missing(self, whole: Value, attribution: Value) -> Value:
+        """What the sum (N,) of an attribution lacks of what it is a part of, in the type of that: scores may be of
+        another precision than the input."""
+        g, whole = self.g, self.g.wide(whole)
+        return whole - g.cast(g.sum(attribution, range(1, attribution.rank), keepdims=False), whole)
+
     def score_at(self, x: Value) -> Value:
         """The explained class's score (N,) at other inputs of batch 1 or N."""
         return self.score_of(twin(self.g, self.trace, self._of_batch(x), BASELINE))

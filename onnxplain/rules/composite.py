@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
+from onnxplain.errors import UsageError
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.site import Rule, Site
 from onnxplain.ir.value import Value
@@ -39,16 +40,24 @@ class Composite:
 
     floor: the rule where no entry applies; None refuses such a site, for methods that the derivative would betray.
     steps: operators without a derivative that have a rule all the same.
+    wanted: places of which each must be that of some site, and what to say where it is not.
     """
 
     name: str
     entries: tuple[Entry, ...] = ()
     floor: Entry | None = None
     steps: frozenset[str] = frozenset()
+    wanted: tuple[tuple[Where, str], ...] = ()
 
     def entry_for(self, site: Site) -> Entry | None:
         """The first entry whose place this is, or the floor."""
         return next((entry for entry in self.entries if entry.where(site)), self.floor)
+
+    def refuse_unmatched(self, sites: Sequence[Site]) -> None:
+        """Raises: UsageError if a place that is wanted is nowhere."""
+        for where, message in self.wanted:
+            if not any(where(site) for site in sites):
+                raise UsageError(message)
 
     def covers(self, site: Site) -> bool:
         """Whether the site has a rule that works without asking for a derivative that does not exist."""

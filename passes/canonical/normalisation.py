@@ -28,24 +28,33 @@ class FoldBatchNorm(Pass[Model]):
 
     Behind a layer:     w' = w k,  b' = (b - mean) k + beta,  k = gamma / sqrt(variance + epsilon).
     In front of one:    w' = w k along the input channels,  b' = b + w (beta - mean k).
+    What can be folded backward is, before anything is folded forward.
     Multiplications and additions of one constant for each channel are folded alike. In front of a convolution whose
     padding would see the shift, the shift becomes a constant map that is added behind, exact at the border.
     """
 
     def run(self, model: Model) -> Report:
-        changed, refusals = 0, []
+        changed, alone = 0, []
         for node in list(model.graph.nodes):
             affine = channel_affine(model, node)
             if affine is None:
                 continue
             declined = _fold_backward(model, node, affine)
-            if declined is not None and node.op == "BatchNormalization":
-                ahead = _fold_forward(model, node, affine)
-                declined = None if ahead is None else f"{declined}; {ahead}"
             if declined is None:
                 changed += 1
             elif node.op == "BatchNormalization":
-                refusals.append(Refusal(node.name, declined))
+                alone.append((node, declined))
+        # Only then: what a norm leaves behind its layer would come between that layer and the next norm; and what
+        # scales a norm that stands alone has joined it.
+        refusals = []
+        for node, behind in alone:
+            affine = channel_affine(model, node)
+            assert affine is not None, "a norm that was merged with is one"
+            ahead = _fold_forward(model, node, affine)
+            if ahead is None:
+                changed += 1
+            else:
+                refusals.append(Refusal(node.name, f"{behind}; {ahead}"))
         model.graph.nodes[:] = [node for node in model.graph.nodes if node.outputs]
         return Report(changed, tuple(refusals))
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 
 from onnxplain.errors import UnsupportedOp, enumerated
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.site import Bounds, Facts, Site
 from onnxplain.ir.value import Value
 from onnxplain.passes.explain.jumps import refuse_jumps
+from onnxplain.passes.explain.samples import places, root_mean_square
 from onnxplain.passes.explain.trace import Trace
 from onnxplain.passes.explain.twin import Twin
 from onnxplain.passes.explain.widen import narrow, widened
@@ -44,6 +46,7 @@ def walk(
     """
     if reference is not None:
         refuse_jumps(trace, composite.name)
+    where = cache(lambda: places(trace))
     arrived: dict[str, list[Value]] = defaultdict(list)
     arrived[trace.score.name].append(g.wide(seed))
     for site in reversed(trace.sites):
@@ -55,6 +58,7 @@ def walk(
             seen = replace(
                 site,
                 arrived=outputs,
+                rms=lambda v: root_mean_square(g, v, where().get(narrow(v, trace.varying).name), trace.source),
                 ref=None if reference is None else _reference(site, reference),
                 facts=(facts or {}).get(site.name, Facts()),
                 bounds=bounds,

@@ -26,13 +26,13 @@ class Ledger:
 
     def watching(self, composite: Composite, trace: Trace) -> Observer:
         """An observer for a walk under `composite` over `trace`."""
-        where = places(trace)
+        where, like = places(trace), self.g.wide(trace.score)
 
         def note(site: Site, arrived: tuple[Value | None, ...], passed: tuple[Value | None, ...]) -> None:
             outputs, operands = site.ys, [site[i] if site.optional(i) is not None else None for i in site.wrt]
             before, after = (
                 [
-                    sum_of_samples(self.g, v, where.get(of.name), trace.source)
+                    self.g.cast(sum_of_samples(self.g, v, where.get(of.name), trace.source), like)
                     for v, of in zip(values, tensors, strict=False)
                     if v is not None and of is not None
                 ]

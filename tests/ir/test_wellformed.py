@@ -27,6 +27,15 @@ def test_a_node_of_our_own_that_onnx_refuses_is_not_the_files_fault() -> None:
         emit_what_cannot_be()
 
 
+def test_nor_is_a_node_of_operands_of_two_types() -> None:
+    bench = Bench("N", 4)
+    with (
+        pytest.raises(FaultyEmission, match=r"^onnxplain/Sub: .*type"),
+        blaming_the_file(GOOD, "m.onnx"),
+    ):
+        bench.g.op("Sub", bench.x, bench.g.constant([1.0], "float64"))
+
+
 def test_in_a_broken_file_it_is() -> None:
     with (
         pytest.raises(BadModel, match=r"^m\.onnx is broken: .*\n  Check the model with onnx\.checker"),

@@ -6,7 +6,7 @@ from onnxplain.ir.builder import Builder
 from onnxplain.ir.site import Site
 from onnxplain.ir.value import Value
 from onnxplain.rules.deeplift.differences import Flows, at_baseline, slope
-from onnxplain.rules.vjp.normalisation import channel_window, per_channel
+from onnxplain.rules.vjp.normalisation import channel_window, in_groups, per_channel, scaled_in_groups
 from onnxplain.rules.vjp.reduction import reduced_axes, spread
 
 _SERIES_BELOW = 1e-3
@@ -40,14 +40,9 @@ def instance_norm(g: Builder, s: Site, m: Value) -> Flows:
 
 
 def group_norm(g: Builder, s: Site, m: Value) -> Flows:
-    """Groups of channels normalised as one; until opset 20 the scale is one number for each group."""
-    x, x0, scale, each = s[0], at_baseline(s)[0], s[1], [0, s.attr("num_groups"), -1]
-    if g.opset > 20:
-        scaled = g.reshape(m * per_channel(g, scale, x), each)
-    else:
-        scaled = g.reshape(m, each) * g.reshape(scale, [-1, 1])
-    flow = _normalised(g, g.reshape(x, each), g.reshape(x0, each), scaled, [2], s.attr("epsilon", 1e-5))
-    return (g.reshape_like(flow, x),)
+    """Groups of channels normalised as one."""
+    x, x0 = (in_groups(g, s, each[0]) for each in (s, at_baseline(s)))
+    return (g.reshape_like(_normalised(g, x, x0, scaled_in_groups(g, s, m), [2], s.attr("epsilon", 1e-5)), s[0]),)
 
 
 def mean_variance_norm(g: Builder, s: Site, m: Value) -> Flows:

@@ -98,9 +98,13 @@ def beyond(g: Builder, a: Value, b: Value, a_rectified: Value | None = None, b_r
     ) / size
 
 
+_READ_AS_ZERO_BELOW = 2.0**-126
+"""ONNX Runtime leaves out the sum with a constant that is zero in single precision, whatever type the constant has."""
+
+
 def _least(x: Value) -> float:
     """A number below all that matters in the dtype of x, to divide by instead of zero."""
-    return min(float(ml_dtypes.finfo(x.dtype).tiny), 1e-7)  # type: ignore[no-untyped-call]
+    return min(max(float(ml_dtypes.finfo(x.dtype).tiny), _READ_AS_ZERO_BELOW), 1e-7)  # type: ignore[no-untyped-call]
 
 
 def _past(g: Builder, a: Site, b: Site, kink: Operand) -> Value:
@@ -122,7 +126,8 @@ def _prelu(g: Builder, a: Site, b: Site) -> Value:
 
 
 def _abs(g: Builder, a: Site, b: Site) -> Value:
-    return 2 * beyond(g, a[0], b[0]) - 1
+    """(x + x0) / (|x| + |x0|), as for a sum of magnitudes; nothing where both are zero."""
+    return (a[0] + b[0]) / (abs(a[0]) + (abs(b[0]) + _least(a[0])))
 
 
 def _clip(g: Builder, a: Site, b: Site) -> Value:
@@ -149,7 +154,10 @@ def _clip_by_shares(g: Builder, a: Site, b: Site) -> Value:
 
 def _hard_sigmoid(g: Builder, a: Site, b: Site) -> Value:
     alpha, beta = float(a.attr("alpha", 0.2)), float(a.attr("beta", 0.5))
-    return (_past(g, a, b, -beta / alpha) - _past(g, a, b, (1 - beta) / alpha)) * alpha
+    if alpha == 0:
+        return g.full_like(a[0], 0)
+    low, high = sorted((-beta / alpha, (1 - beta) / alpha))
+    return (_past(g, a, b, low) - _past(g, a, b, high)) * alpha
 
 
 def _hard_swish(g: Builder, a: Site, b: Site) -> Value:

@@ -28,7 +28,7 @@ _ACTIVATIONS_AT_ZERO = (
 )  # fmt: skip
 _ACTIVATIONS = (
     "Sigmoid", "HardSigmoid", "Softplus", "Clip", "Exp", "Log", "Sqrt", "Reciprocal", "Shrink", "Sin", "Cos", "Tan",
-    "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh", "LRN", "LpNormalization", "GroupNormalization",
+    "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh", "LRN", "LpNormalization",
 )  # fmt: skip
 _ROUTING = (
     "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Concat", "Split", "Slice", "Pad", "Gather",
@@ -38,6 +38,8 @@ _ROUTING = (
 _WINNERS = ("MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin", "Max", "Min")
 _NORMS = ("ReduceL1", "ReduceL2", "LpPool", "GlobalLpPool")
 """Of degree one: the value is the sum of its operand's elements, each times the derivative by it."""
+
+_NORMALISATIONS = ("LayerNormalization", "InstanceNormalization", "GroupNormalization")
 
 _SUMS = ("Add", "Sub", "Sum", "Mean", "AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum", "Resize", "CumSum")
 
@@ -127,7 +129,7 @@ def base(o: Options) -> tuple[Entry, ...]:
         Entry(op("Mul", "Div"), gate(o.share_gate), "half each" if o.share_gate else "signal", "inherits"),
         Entry(of_signals, attention_product(o.eps), "half each", "zero"),
         Entry(op("Softmax"), softmax, "softmax", "zero"),
-        Entry(op("LayerNormalization", "InstanceNormalization"), layer_norm(o.eps), "layer norm", "zero"),
+        Entry(op(*_NORMALISATIONS), layer_norm(o.eps), "layer norm", "zero"),
     )
 
 

@@ -12,7 +12,8 @@
     rule = "gamma"
     gamma = 0.5
 
-The first line that matches a node counts. What no line names follows the rules that all composites share.
+The first line that matches a node counts. What no line names follows the rules that all composites share. A line with
+a name must match some node; one that goes by operator or layer may serve other models.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ import math
 import re
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from onnxplain.errors import UsageError, nearest
 from onnxplain.ir.site import Rule, Site
-from onnxplain.rules.composite import AtZero, Composite, Entry, Where, name, op
+from onnxplain.rules.composite import AtZero, Composite, Entry, Where, name
 from onnxplain.rules.lrp.affine import is_linear
 from onnxplain.rules.lrp.composites import SHARING, Options, composite, conv, dense, first
 from onnxplain.rules.lrp.inputs import flat, w_square, z_box
@@ -49,6 +51,13 @@ _RULES: dict[str, tuple[Make, dict[str, float | bool], AtZero]] = {
     "pass": (lambda: pass_through, {}, "unknown"),
 }
 _LAYERS: dict[str, Where] = {"conv": conv, "dense": dense, "any": is_linear}
+_PRODUCTS = ("Gemm", "MatMul")
+_MOVING = frozenset(
+    {
+        "Transpose", "Slice", "Pad", "Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND", "TopK",
+    }
+)  # fmt: skip
+"""Operators that may move elements to other places of the same shape."""
 _PLACES: dict[str, type | tuple[type, ...]] = {"op": (str, list), "name": str, "layer": str, "first": bool}
 
 
@@ -71,7 +80,8 @@ def read(path: Path, options: Options) -> Composite:
         raise UsageError(f"composite file {path.name} has no [[rule]] tables; each names a place and a rule.")
     file = _File(path.name, text)
     entries = tuple(_entry(file, i, line) for i, line in enumerate(lines))
-    return composite(str(table.get("name", path.stem)), options, *entries)
+    wanted = tuple((_place(file, i, line), _unmatched(file, i, line)) for i, line in enumerate(lines) if "name" in line)
+    return replace(composite(str(table.get("name", path.stem)), options, *entries), wanted=wanted)
 
 
 class _File:
@@ -121,7 +131,16 @@ def _entry(file: _File, index: int, line: Mapping[str, Any]) -> Entry:
     return Entry(_where(file, index, line), make(*values.values()), " ".join([kind, *shown]), at_zero)
 
 
-def _where(file: _File, index: int, line: Mapping[str, Any]) -> Where:
+def _unmatched(file: _File, index: int, line: Mapping[str, Any]) -> str:
+    given = ", ".join(f"{key} = {line[key]!r}" for key in _PLACES if key in line)
+    return (
+        f"{file.at(index, 'name')}: no node between the input and the score has {given}.\n"
+        "  `onnxplain plan` lists their names; what became part of a layer, such as a batch norm, is not among them."
+    )
+
+
+def _place(file: _File, index: int, line: Mapping[str, Any]) -> Where:
+    """Whether a site is where the line says."""
     places: list[Where] = []
     for key, kinds in _PLACES.items():
         if key in line and not isinstance(line[key], kinds):
@@ -132,7 +151,7 @@ def _where(file: _File, index: int, line: Mapping[str, Any]) -> Where:
             if str(each) not in VJP:
                 known = nearest(str(each), VJP, kind="operators")
                 raise UsageError(f"{file.at(index, 'op')}: there is no operator {each!r}. {known}")
-        places.append(op(*map(str, ops)))
+        places.append(_op(*map(str, ops)))
     if "name" in line:
         places.append(name(line["name"]))
     if "layer" in line:
@@ -142,11 +161,26 @@ def _where(file: _File, index: int, line: Mapping[str, Any]) -> Where:
         places.append(_LAYERS[line["layer"]])
     if not places:
         raise UsageError(f"{file.at(index, 'rule')}: a rule needs a place: op, name or layer.")
+
+    def here(site: Site) -> bool:
+        return all(place(site) for place in places)
+
+    return first(here) if line.get("first") else here
+
+
+def _op(*op_types: str) -> Where:
+    """Nodes of these operators. A matrix product with weights and a bias behind it becomes a Gemm: the two are one."""
+    products = any(op_type in _PRODUCTS for op_type in op_types)
+    return lambda site: site.op in op_types or (products and site.op in _PRODUCTS and is_linear(site))
+
+
+def _where(file: _File, index: int, line: Mapping[str, Any]) -> Where:
+    """The place, of which the rule must be for what is there."""
+    place = _place(file, index, line)
     serves, whom = _SERVES.get(line["rule"], (is_linear, "layers with weights"))
-    chosen = first(lambda site: all(place(site) for place in places)) if line.get("first") else None
 
     def matches(site: Site) -> bool:
-        here = chosen(site) if chosen else all(place(site) for place in places)
+        here = place(site)
         if here and not serves(site):
             raise UsageError(
                 f"{file.at(index, 'rule')}: rule {line['rule']!r} is for {whom}, not for {site.op} {site.name!r}."
@@ -160,8 +194,8 @@ def _shares(site: Site) -> bool:
     return is_linear(site) or site.op in SHARING
 
 
-def _keeps_shape(site: Site) -> bool:
-    if sum(site.varying) != 1:
+def _keeps_places(site: Site) -> bool:
+    if sum(site.varying) != 1 or site.op in _MOVING:
         return False
     return bool(site[site.varying.index(True)].tensor.shape == site.y.tensor.shape)
 
@@ -170,5 +204,5 @@ _SERVES: dict[str, tuple[Where, str]] = {
     "box": (first(is_linear), "layers with weights that have no other before them"),
     "zero": (_shares, "layers with weights, sums and pools"),
     "epsilon": (_shares, "layers with weights, sums and pools"),
-    "pass": (_keeps_shape, "operators with one signal that keep its shape"),
+    "pass": (_keeps_places, "operators with one signal that keep its shape and every element's place"),
 }

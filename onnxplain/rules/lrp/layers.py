@@ -9,6 +9,9 @@ where x+ = max(x, 0) and x- = min(x, 0). What sign analysis has proven to be zer
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from onnxplain.errors import UnsupportedOp
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.site import Rule, Site
 from onnxplain.ir.value import Value
@@ -27,8 +30,7 @@ def epsilon(eps: float = 1e-6, bias: bool = True) -> Rule:
 
     def rule(g: Builder, s: Site, r: Value) -> Flows:
         if not is_linear(s):
-            y = g.relu(s.y) if s.facts.rectified else s.y
-            back = s.vjp(g, r / g.stabilise(y, eps, nonnegative=s.facts.rectified))
+            back = _shared_by_output(g, s, r, eps)
             return tuple(None if d is None else s[i] * d for i, d in zip(s.wrt, back, strict=True))
         a = Affine(g, s)
         y = g.stabilise(a.rectified, eps, nonnegative=s.facts.rectified) if bias else g.stabilise(a.without_bias, eps)
@@ -37,16 +39,34 @@ def epsilon(eps: float = 1e-6, bias: bool = True) -> Rule:
     return rule
 
 
+def _shared_by_output(g: Builder, s: Site, r: Value, eps: float) -> Flows:
+    """The derivative at what arrived at each output over that output."""
+    if len(s.ys) == 1:
+        y = g.relu(s.y) if s.facts.rectified else s.y
+        return s.vjp(g, r / g.stabilise(y, eps, nonnegative=s.facts.rectified))
+    shares = tuple(None if d is None else d / g.stabilise(y, eps) for d, y in zip(s.arrived, s.ys, strict=True))
+    return replace(s, arrived=shares).vjp(g, next(share for share in shares if share is not None))
+
+
 def relative_epsilon(share: float = 0.25) -> Rule:
     """The epsilon rule with eps a share of the layer's root mean square, for each sample.
 
+    Raises: UnsupportedOp where the samples cannot be told apart.
     Source: Montavon et al. 2019, as in the authors' tutorial.
     """
 
     def rule(g: Builder, s: Site, r: Value) -> Flows:
         a = Affine(g, s)
         y = a.y
-        eps = g.sqrt(g.mean(y * y, range(1, y.rank))) * share + 1e-9
+        rms = s.rms(y) if s.rms is not None else None
+        if rms is None:
+            raise UnsupportedOp(
+                f"the epsilon rule with a share of each sample's root mean square cannot take {s.op!r} (node "
+                f"{s.name!r}): where the samples of a batch lie in its output {y.name!r} of shape {y.shape} cannot be "
+                "told.\n  Export the model for one sample at a time, or choose another method, such as "
+                "lrp-epsilon-gamma-box."
+            )
+        eps = rms * share + 1e-9
         moved = y + eps * g.where(y < 0, g.constant(-1, eps.dtype), 1)
         return a.flows(a.x * a.back(r / moved, a.w))
 

@@ -9,6 +9,7 @@ from onnxplain.ir.site import Rule, Site
 from onnxplain.ir.value import Value
 from onnxplain.rules.lrp.layers import Flows, epsilon
 from onnxplain.rules.sites import site_of
+from onnxplain.rules.vjp.normalisation import in_groups, per_channel, scaled_in_groups
 
 
 def pass_through(g: Builder, s: Site, r: Value) -> Flows:
@@ -87,12 +88,16 @@ def layer_norm(eps: float = 1e-6) -> Rule:
     """
 
     def rule(g: Builder, s: Site, r: Value) -> Flows:
-        x = s[0]
-        axes = list(x.spatial) if s.op == "InstanceNormalization" else range(s.attr("axis", -1) % x.rank, x.rank)
+        share = r / g.stabilise(s.y, eps)
+        if s.op == "GroupNormalization":
+            x, axes, scaled = in_groups(g, s, s[0]), [2], scaled_in_groups(g, s, share)
+        elif s.op == "InstanceNormalization":
+            x, axes, scaled = s[0], list(s[0].spatial), share * per_channel(g, s[1], s[0])
+        else:
+            x, axes, scaled = s[0], list(range(s.attr("axis", -1) % s[0].rank, s[0].rank)), share * s[1]
         centred = x - g.mean(x, axes)
-        inverse = 1 / g.sqrt(g.mean(centred * centred, axes) + s.attr("epsilon", 1e-5))
-        scale = s[1] if s.op == "LayerNormalization" else g.reshape(s[1], [-1, *([1] * (x.rank - 2))])
-        c = r / g.stabilise(s.y, eps) * scale * inverse
-        return tuple(x * (c - g.mean(c, axes)) if i == 0 else None for i in s.wrt)
+        c = scaled / g.sqrt(g.mean(centred * centred, axes) + s.attr("epsilon", 1e-5))
+        flow = x * (c - g.mean(c, axes))
+        return (flow if x is s[0] else g.reshape_like(flow, s[0]), *(None for _ in s.wrt[1:]))
 
     return rule

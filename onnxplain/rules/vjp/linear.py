@@ -73,7 +73,7 @@ def einsum(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
     An index that only this operand has was summed: the derivative is the same all along it. An axis of one may have
     been stretched to the size that its index has elsewhere; the walk sums that back.
     """
-    terms, result = _indices(s)
+    terms, result = einsum_indices(s)
     sizes: dict[str, set[Dim]] = {}
     for index, size in zip("".join(terms), (n for x in s.operands for n in x.shape), strict=True):
         sizes.setdefault(index, set()).add(size)
@@ -84,15 +84,17 @@ def einsum(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
         d = g.op(
             "Einsum", dy, *s.operands[:i], *s.operands[i + 1 :], equation=f"{','.join([result, *others])}->{found}"
         )
-        d.tensor.shape = [
-            n if len(sizes[index]) == 1 or isinstance(n, int) else None for index, n in zip(found, d.shape, strict=True)
-        ]
+        if not d.is_constant:
+            d.tensor.shape = [
+                n if len(sizes[index]) == 1 or isinstance(n, int) else None
+                for index, n in zip(found, d.shape, strict=True)
+            ]
         lone = [axis for axis, index in enumerate(term) if index not in found]
         flows.append(g.expand_like(g.unsqueeze(d, lone), s[i]) if lone else d)
     return tuple(flows)
 
 
-def _indices(s: Site) -> tuple[list[str], str]:
+def einsum_indices(s: Site) -> tuple[list[str], str]:
     """The operands' indices and the result's, with letters in the place of an ellipsis.
 
     Raises: UnsupportedOp for a diagonal.

@@ -49,15 +49,21 @@ def instance_normalization(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
 
 @vjp("GroupNormalization")
 def group_normalization(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
-    """Groups of channels normalised as one; until opset 20 the scale is one number for each group."""
-    x, scale, groups = s[0], s[1], s.attr("num_groups")
-    each = [0, groups, -1]
-    d = (
-        g.reshape(dy * per_channel(g, scale, x), each)
-        if g.opset > 20
-        else g.reshape(dy, each) * g.reshape(scale, [-1, 1])
-    )
-    return (g.reshape_like(_normalised(g, g.reshape(x, each), d, [2], s.attr("epsilon", 1e-5)), x),)
+    """Groups of channels normalised as one."""
+    x = in_groups(g, s, s[0])
+    return (g.reshape_like(_normalised(g, x, scaled_in_groups(g, s, dy), [2], s.attr("epsilon", 1e-5)), s[0]),)
+
+
+def in_groups(g: Builder, s: Site, v: Value) -> Value:
+    """(N, C, *S) with the channels of a GroupNormalization's groups side by side, (N, groups, -1)."""
+    return g.reshape(v, [0, s.attr("num_groups"), -1])
+
+
+def scaled_in_groups(g: Builder, s: Site, v: Value) -> Value:
+    """v times the scale, in groups; until opset 20 the scale is one number for each group."""
+    if g.opset > 20:
+        return in_groups(g, s, v * per_channel(g, s[1], v))
+    return in_groups(g, s, v) * g.reshape(s[1], [-1, 1])
 
 
 @vjp("MeanVarianceNormalization")

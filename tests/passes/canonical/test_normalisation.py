@@ -150,6 +150,25 @@ def test_a_scale_behind_a_norm_that_stands_alone_joins_it() -> None:
     same_outputs(proto, subject, drawn(2, 4, 6, 6, seed=9))
 
 
+def test_on_both_sides_of_a_padded_layer() -> None:
+    """The one behind is folded before the one in front leaves its map there."""
+    body = f"a = {BN}(x, ms, mb, mm, mv) p = Conv<pads = [1, 1, 1, 1]>(a, w, c) q = {BN}(p, ns, nb, nm, nv) y = Relu(q)"
+    proto = model(body, [2, 4, 6, 6], CONV2 | norm(4, "m") | norm(6, "n"))
+    subject, refusals = folded(proto)
+    assert not refusals
+    assert sorted(operators(subject)) == ["Add", "Conv", "Conv", "Relu"]
+    same_outputs(proto, subject, drawn(2, 4, 6, 6, seed=9))
+
+
+def test_a_scale_between_a_norm_and_the_layer_behind_it() -> None:
+    body = f"p = Relu(x) a = {BN}(p, ns, nb, nm, nv) b = Mul(a, k) d = Add(b, s) y = Conv(d, w, c)"
+    proto = model(body, [2, 4, 6, 6], CONV2 | norm(4, "n") | {"k": drawn(1, 4, 1, 1), "s": drawn(4, 1, 1)})
+    subject, refusals = folded(proto)
+    assert not refusals
+    assert operators(subject) == ["Relu", "Conv"]
+    same_outputs(proto, subject, drawn(2, 4, 6, 6, seed=9))
+
+
 @pytest.mark.parametrize(("constant", "why"), [
     (drawn(1, 1, 6, 6), "varies over space"),
     (drawn(6, 4, 4), "is one for each element"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,9 +76,12 @@ def model_of(case: Case, place: str, dtype: type) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
-def explained(case: Case, place: str, dtype: type, rules: Mapping[str, Compared]) -> onnx.ModelProto:
+def explained(
+    case: Case, place: str, dtype: type, rules: Mapping[str, Compared], leaving: Container[str] = ()
+) -> onnx.ModelProto:
     """The layer with each rule's relevance of x, under sign analysis and without, for relevance that is an input r.
 
+    leaving: rules that are left out.
     In front of a ReLU, r is multiplied by the score: nothing arrives where that is zero, as sign analysis assumes.
     """
     model, _ = canonicalise(load(model_of(case, place, dtype)))
@@ -91,6 +94,8 @@ def explained(case: Case, place: str, dtype: type, rules: Mapping[str, Compared]
     sample = [1, *case.shape[1:]] if not case.single else list(case.shape)
     bounds = tuple(g.constant(np.full(sample, level, x.dtype)) for level in (low, HIGH))
     for name, compared in rules.items():
+        if name in leaving:
+            continue
         table = composite(compared)
         facts = signs.facts(g, seen, table, nonnegative_input=False)
         for how, known in (("analysed", facts), ("plain", None)):

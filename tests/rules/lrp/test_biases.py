@@ -119,14 +119,26 @@ def test_so_do_those_of_other_conventions(case: str, method: str, how: dict[str,
     assert_near(have, by_hand(body, shape, v, x, rule), 2e-5)
 
 
-def test_a_stack_has_one_epsilon_for_each_sample() -> None:
-    """The root mean square is over all rows of a sample, not of each by itself."""
-    proto = small("a = MatMul(x, w) c = Add(a, b) h = Relu(c) d = MatMul(h, u) e = Add(d, p) i = Relu(e) "
-                  "f = Flatten(i) y = MatMul(f, v)", (2, *STACK),
-                  {"w": W["w"], "b": W["b"], "u": drawn(5, 5), "p": drawn(5), "v": drawn(15, 2)})  # fmt: skip
+_STACKED = "a = MatMul({x}, w) c = Add(a, b) h = Relu(c) d = MatMul(h, u) e = Add(d, p) i = Relu(e)"
+_ROWS = "a = Gemm(s, w, b) h = Relu(a) d = MatMul(h, u) e = Add(d, p) i = Relu(e)"
+
+
+@pytest.mark.parametrize("body", [
+    f"{_STACKED.format(x='x')} f = Flatten(i) y = MatMul(f, v)",
+    f"s = Transpose<perm = [1, 0, 2]>(x) {_STACKED.format(x='s')} j = Transpose<perm = [1, 0, 2]>(i) f = Flatten(j) "
+    "y = MatMul(f, v)",
+    f"<int64[2] rows = {{-1, 4}}, int64[2] whole = {{-1, 15}}> s = Reshape(x, rows) {_ROWS} f = Reshape(i, whole) "
+    "y = MatMul(f, v)",
+    "<int64[2] rows = {-1, 4}, int64[3] parts = {3, -1, 5}> t = Transpose<perm = [1, 0, 2]>(x) s = Reshape(t, rows) "
+    f"{_ROWS} q = Reshape(i, parts) j = Transpose<perm = [1, 0, 2]>(q) f = Flatten(j) y = MatMul(f, v)",
+], ids=["samples first", "rows first", "rows beside each other", "rows first, samples beside each other"])  # fmt: skip
+def test_a_stack_has_one_epsilon_for_each_sample(body: str) -> None:
+    """The root mean square is over all rows of a sample, not of each by itself, wherever they lie."""
+    weights = {"w": W["w"], "b": W["b"], "u": drawn(5, 5), "p": drawn(5), "v": drawn(15, 2)}
+    proto = small(body, (2, *STACK), weights)
     _, seen = opened(proto)
     middle = next(site for site in seen.sites if site.op == "MatMul" and site.role.depth == 0.5)
-    x = drawn(2, *STACK, seed=6)
+    x = drawn(2, *STACK, seed=6) * np.array([1, 10]).reshape(2, 1, 1)
     have = run(compile_model(proto, "lrp-composite", low=-9, high=10), x.astype(np.float32))["attribution"]
     assert middle.role.bias is not None
     w, u, v, b, p = W["w"], drawn(5, 5), drawn(15, 2), W["b"], drawn(5)

@@ -178,6 +178,29 @@ def test_sums_and_activations_can_be_named_too(tmp_path: Path) -> None:
     assert np.linalg.norm(absorbed) < 0.9 * np.linalg.norm(want)
 
 
+@pytest.mark.parametrize("rule", ["zero", "epsilon"])
+def test_each_part_of_a_split_shares_by_itself(rule: str, tmp_path: Path) -> None:
+    """x r / (x + eps sign x) at every element, by numpy in float64; the third part leads nowhere."""
+    rng = np.random.default_rng(1)
+    w, x = rng.standard_normal((2, 3)), rng.standard_normal((2, 6)).astype(np.float32)
+    proto = small(
+        "<int64[3] parts = {2, 2, 2}> a, b, c = Split<axis = 1>(x, parts) d = Relu(a) e = Tanh(b) f = Add(d, e) "
+        "y = MatMul(f, w)",
+        (2, 6),
+        {"w": w},
+    )
+    eps = 0.5 if rule == "epsilon" else 0
+    (tmp_path / "mine.toml").write_text(
+        f'[[rule]]\nop = "Split"\nrule = "{rule}"\n{"eps = 0.5" if eps else ""}\n[[rule]]\nlayer="any"\nrule="zero"'
+    )
+    have = run(compile_model(proto, "lrp", composite=str(tmp_path / "mine.toml"), target=1), x)["attribution"]
+    a, b, _ = np.split(x.astype(np.float64), 3, axis=1)
+    d, e = np.maximum(a, 0), np.tanh(b)
+    arrived = np.concatenate([d * w[:, 1], e * w[:, 1], 0 * a], axis=1)
+    want = x * arrived / (x + eps * np.where(x < 0, -1, 1))
+    np.testing.assert_allclose(have, want, rtol=1e-4, atol=2e-6)
+
+
 def test_what_no_line_names_is_refused_where_it_needs_a_rule(tmp_path: Path) -> None:
     """A layer with weights has no default. In particular no matrix product passes for one of two signals."""
     with pytest.raises(Exception, match="mine has no rule for 'Gemm' \\(node 'head/scores'\\)"):
@@ -247,17 +270,72 @@ WRONG = {
         "not for Conv 'block/main'."),
     "pass where the shape changes": (
         '[[rule]]\nop = "Gemm"\nrule = "pass"',
-        "mine.toml, line 3, column 8: rule 'pass' is for operators with one signal that keep its shape, "
-        "not for Gemm 'head/hidden'."),
+        "mine.toml, line 3, column 8: rule 'pass' is for operators with one signal that keep its shape and every "
+        "element's place, not for Gemm 'head/hidden'."),
     "pass where there are two signals": (
         '[[rule]]\nop = "Add"\nrule = "pass"',
-        "mine.toml, line 3, column 8: rule 'pass' is for operators with one signal that keep its shape, "
-        "not for Add 'f'."),
+        "mine.toml, line 3, column 8: rule 'pass' is for operators with one signal that keep its shape and every "
+        "element's place, not for Add 'f'."),
+    "a name that no node has": (
+        '[[rule]]\nlayer = "dense"\nrule = "zero"\n[[rule]]\nname = "haed/*"\nop = "Gemm"\nrule = "gamma"',
+        "mine.toml, line 5, column 8: no node between the input and the score has op = 'Gemm', name = 'haed/*'.\n"
+        "  `onnxplain plan` lists their names; what became part of a layer, such as a batch norm, is not among them."),
     "no TOML": ("[[rule]\n", "composite file mine.toml is not TOML: "),
     "no tables": ('name = "empty"', "composite file mine.toml has no [[rule]] tables; each names a place and a rule."),
     "one table instead of several": (
         '[rule]\nop = "Conv"', "composite file mine.toml has no [[rule]] tables; each names a place and a rule."),
 }  # fmt: skip
+
+
+PRODUCTS = """<int64[2] rows = {-1, 4}> s = Reshape(x, rows) a = MatMul(s, w) b = Add(a, c) d = Relu(b)
+    e = MatMul(d, v) f = Relu(e) y = Gemm(f, u, c)"""
+
+
+@pytest.mark.parametrize(
+    "place", ['op = "MatMul"', 'op = "Gemm"', 'op = ["Conv", "MatMul"]', 'name = "hidden"\nop = "MatMul"']
+)
+def test_a_product_keeps_its_operator_and_its_name_where_a_bias_joined_it(place: str, tmp_path: Path) -> None:
+    """In the user's file the first layer is a MatMul, here a Gemm: either word means it."""
+    rng = np.random.default_rng(2)
+    proto = small(
+        " ".join(PRODUCTS.split()), (2, 4), {k: rng.standard_normal((4, 4)) for k in "wvu"} | {"c": np.ones(4)}
+    )
+    proto.graph.node[1].name = "hidden"
+    x = rng.standard_normal((2, 4)).astype(np.float32)
+
+    def compiled(text: str) -> Floats:
+        (tmp_path / "mine.toml").write_text(f'{text}[[rule]]\nlayer = "any"\nrule = "zero"')
+        return run(compile_model(proto, "lrp", composite=str(tmp_path / "mine.toml"), target=1), x)["attribution"]
+
+    have = compiled(f'[[rule]]\n{place}\nrule = "gamma"\n')
+    everywhere = run(compile_model(proto, "lrp-gamma", target=1), x)["attribution"]
+    want = compiled('[[rule]]\nname = "hidden"\nrule = "gamma"\n') if "name" in place else everywhere
+    np.testing.assert_allclose(have, want, rtol=1e-5, atol=1e-6)
+    assert np.abs(have - compiled("")).max() > 1e-3
+
+
+def test_an_operator_or_a_layer_that_there_is_not_is_for_other_models(tmp_path: Path) -> None:
+    text = '[[rule]]\nop = "ConvTranspose"\nrule = "gamma"\n[[rule]]\nlayer = "any"\nrule = "zero"'
+    want = run(compile_model(model(), "lrp-0"), X)["attribution"]
+    np.testing.assert_allclose(explained(tmp_path, text), want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("body", [
+    "t = Transpose<perm = [0, 2, 1]>(x)",
+    "<int64[1] s = {-1}, int64[1] e = {-9}, int64[1] a = {1}> t = Slice(x, s, e, a, s)",
+    "<int64[3] i = {2, 0, 1}> t = Gather<axis = 1>(x, i)",
+], ids=["turned", "mirrored", "mixed"])  # fmt: skip
+def test_nothing_passes_through_what_moves_elements(body: str, tmp_path: Path) -> None:
+    """What arrives would stay where it was, at places whose values went elsewhere."""
+    proto = small(f"{body} f = Flatten(t) y = MatMul(f, w)", (2, 3, 3), {"w": np.ones((9, 2))})
+    proto.graph.node[0].name = "moved"
+    (tmp_path / "mine.toml").write_text('[[rule]]\nname = "moved"\nrule = "pass"\n[[rule]]\nlayer="any"\nrule="zero"')
+    with pytest.raises(UsageError) as error:
+        compile_model(proto, "lrp", composite=str(tmp_path / "mine.toml"))
+    assert str(error.value) == (
+        "mine.toml, line 3, column 8: rule 'pass' is for operators with one signal that keep its shape and every "
+        f"element's place, not for {proto.graph.node[0].op_type} 'moved'."
+    )
 
 
 @pytest.mark.parametrize(("text", "message"), WRONG.values(), ids=WRONG)

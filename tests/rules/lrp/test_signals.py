@@ -185,6 +185,17 @@ def _instances(x: Floats, r: Floats) -> Floats:
     return np.stack(rows, axis=1).reshape(x.shape)
 
 
+def _groups(x: Floats, r: Floats) -> Floats:
+    """Three channels are normalised as one, with one scale and one bias, as opset 20 has it."""
+    rows = [
+        plain.layer_norm(np.full(18, SCALE[k]), np.full(18, BIAS[k]), 1e-5)(
+            x[:, 3 * k : 3 * k + 3].reshape(2, 18), r[:, 3 * k : 3 * k + 3].reshape(2, 18)
+        ).reshape(2, 3, 3, 2)
+        for k in range(2)
+    ]
+    return np.concatenate(rows, axis=1)
+
+
 PLACES = np.random.default_rng(12).uniform(-1.2, 1.2, (2, 3, 3, 2)).astype(np.float32).astype(np.float64)
 
 
@@ -248,6 +259,8 @@ def others() -> list[Case]:
         Case("layer norm without bias", "y = LayerNormalization<epsilon = 0.5>(x, scale)", (2, 3, 5),
              plain.layer_norm(SCALE, 0 * BIAS, 0.5), {"scale": SCALE}),
         Case("instance norm", "y = InstanceNormalization(x, scale, bias)", (2, 5, 2, 2), _instances, affine),
+        Case("group norm", "y = GroupNormalization<num_groups = 2>(x, scale, bias)", (2, 6, 3, 2), _groups,
+             {"scale": SCALE[:2], "bias": BIAS[:2]}),
         Case("softmax", "y = Softmax(x)", (2, 3, 5), plain.softmax),
         Case("matrix product of signals", f"{two} y = MatMul(a, b)", (2, 2, 3, 4), _matrices),
         Case("the same as Einsum", f'{two} y = Einsum<equation = "nij,njk->nik">(a, b)', (2, 2, 3, 4), _matrices),
@@ -310,3 +323,20 @@ def test_the_places_that_are_computed_take_nothing() -> None:
         (d,) = torch.autograd.grad(y, picture, torch.from_numpy(r[n : n + 1]) / moved)
         want[n] = (picture.detach() * d)[0].numpy()
     np.testing.assert_allclose(have, want, rtol=1e-9, atol=1e-12)
+
+
+def test_group_norm_spelled_out() -> None:
+    """As exporters write it: without scale and bias it is an instance norm of what was reshaped. Opset 21 has a scale
+    for each channel."""
+    weights = {"k": drawn(6, seed=13), "b": drawn(6, seed=14), "one": np.ones(2), "none": np.zeros(2)}
+    one = small("y = GroupNormalization<num_groups = 2>(x, k, none6)", (2, 6, 3, 2),
+                {"k": weights["k"], "none6": np.zeros(6)}, np.float64)  # fmt: skip
+    one.opset_import[0].version = 21
+    spelled = "<int64[3] rows = {0, 2, -1}, int64[4] whole = {0, 6, 3, 2}> a = Reshape(x, rows) "
+    spelled += "n = InstanceNormalization(a, one, none) c = Reshape(n, whole) y = Mul(c, k3)"
+    other = small(spelled, (2, 6, 3, 2), {**weights, "k3": weights["k"].reshape(6, 1, 1)}, np.float64)
+    x, r = drawn(2, 6, 3, 2, seed=15), drawn(2, 6, 3, 2, seed=16)
+    exact = Composite("shared", base(Options(eps=0)))
+    want = relevance(other, x, r, exact)
+    assert np.abs(want).max() > 0.1
+    np.testing.assert_allclose(relevance(one, x, r, exact), want, rtol=1e-9)

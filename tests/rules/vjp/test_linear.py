@@ -1,10 +1,14 @@
 """Convolutions in one to three dimensions, matrix products, einsum."""
 
+import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from onnxplain.compiler import compile_model
 from tests.rules.harness import SIZED, against_torch, case, constant
+from tests.running import net, run
 
 
 def gemm(a: Tensor, b: Tensor, c: Tensor | float = 0) -> Tensor:
@@ -122,3 +126,17 @@ CASES = [
 ]  # fmt: skip
 
 test_derivative = against_torch(CASES)
+
+
+@pytest.mark.parametrize(("text", "want"), [
+    ("""(float[1, 3, 2] x) => (float[1, 3] y) <float[3, 3] w = {1, 2, 3, 4, 5, 6, 7, 8, 9}>
+        { u = Einsum<equation = "bij->bi">(x) y = MatMul(u, w) }""", [[[2, 2], [5, 5], [8, 8]]]),
+    ("""(float[1, 2] x) => (float[1, 3] y) <float[2, 3] w = {1, 2, 3, 4, 5, 6}>
+        { y = Einsum<equation = "bd,de->be">(x, w) }""", [[2, 5]]),
+], ids=["behind it a product", "at the end"])  # fmt: skip
+def test_what_arrives_at_an_einsum_may_be_known(text: str, want: list[object]) -> None:
+    """One sample, one class and nothing but products: what comes back are numbers."""
+    model = net(f"g {text}")
+    shape = np.shape(want)
+    results = run(compile_model(model, "gradient", target=1), np.ones(shape, np.float32))
+    np.testing.assert_array_equal(results["attribution"], want)
