@@ -116,6 +116,7 @@ def _source(proto: onnx.ModelProto, weights: WeightStore, *, sha256: str, name: 
     for tensor in stored_tensors(proto):
         refuse_malformed(tensor, name)
     external = list(external_tensors(proto))
+    weights.data = frozenset(weights.span(tensor)[0] for tensor in external)
     for tensor in external:
         if weights.span(tensor)[2] <= DETACH_ABOVE:
             embed(tensor, *weights.span(tensor))
