@@ -60,6 +60,7 @@ def load(model: str | Path | onnx.ModelProto) -> Source:
             ) from None
         return _source(proto, WeightStore(), sha256=digest, name="the given ModelProto")
     path = model_path(model)
+    refuse_no_file(path)
     digest = _digest(path)
     try:
         raw, kept = skim(path, DETACH_ABOVE, STUB)
@@ -87,14 +88,23 @@ def model_path(model: object) -> Path:
     raise UsageError(f"the model must be a path or an onnx.ModelProto, not of type {type(model).__name__}.{hint}")
 
 
-def _digest(path: Path) -> str:
+def refuse_no_file(path: Path) -> None:
+    """Raises: BadModel if there is no file of that name, or one that can be read only once."""
     if path.is_dir():
         raise BadModel(f"{path} is a folder, not a model file.\n  Name the .onnx file inside it.")
+    if not path.exists():
+        raise BadModel(f"there is no file {path}.\n  Check the path of the model.")
+    if not path.is_file():
+        raise BadModel(
+            f"{path} is a pipe or a device, which can be read once, and a model is read several times.\n"
+            "  Write it to a file and name that."
+        )
+
+
+def _digest(path: Path) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise BadModel(f"there is no file {path}.\n  Check the path of the model.") from None
     except OSError as error:
         raise BadModel(f"{path} cannot be read: {error.strerror}.") from None
 

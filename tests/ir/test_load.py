@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from onnxplain.compiler import compile_file, compile_model
 from onnxplain.errors import BadModel
 from onnxplain.ir.weights import STUB
+from onnxplain.runtime.explainer import Explainer
 from tests.running import net, run
 
 TEXT = "g (float[N,4] x) => (float[N,2] y) <float[4,2] w = {1,2,3,4,5,6,7,8}> { h = Tanh(x) y = MatMul(h, w) }"
@@ -100,3 +102,14 @@ def test_an_output_that_nothing_computes_is_named() -> None:
     model.graph.output.add(name="lost").type.CopyFrom(model.graph.output[0].type)
     with pytest.raises(BadModel, match=r"no node computes its output 'lost'\.\n  Export it again"):
         compile_model(model)
+
+
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    """It would be empty when it is read again."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    told = f"{pipe} is a pipe or a device, which can be read once, and a model is read several times.\n"
+    for use in (compile_model, Explainer):
+        with pytest.raises(BadModel) as caught:
+            use(pipe)
+        assert str(caught.value) == told + "  Write it to a file and name that."
