@@ -78,7 +78,7 @@ class Bound:
                 f"input {name!r} is bound as {value.data_type()} of {tuple(value.shape())}, and this is "
                 f"{_type(array)} of {array.shape}.\n  Bind the session anew for other sizes."
             )
-        value.update_inplace(np.ascontiguousarray(array))
+        value.update_inplace(np.asarray(array, order="C"))
 
     def run(self, options: Any = None) -> None:
         """Run on what the inputs hold, and wait until it is done.

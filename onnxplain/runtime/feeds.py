@@ -67,7 +67,7 @@ def fitted(port: Port, array: Array, samples: int | None = None) -> Array:
     Raises: UsageError as `batched`.
     """
     expected = port.shape
-    if array.ndim and samples is not None and len(array) == samples:
+    if port.shape and array.ndim and samples is not None and len(array) == samples:
         expected = (None, *port.shape[1:])
     if not _fits(array.shape, expected):
         raise UsageError(f"an array of shape {array.shape} does not fit: {port}.")
@@ -77,7 +77,7 @@ def fitted(port: Port, array: Array, samples: int | None = None) -> Array:
 def converted(port: Port, array: Array) -> Array:
     """The array in the input's dtype. Raises: UsageError where numbers would be lost by it."""
     if array.dtype == port.dtype or (port.dtype.kind == array.dtype.kind == "U"):
-        return np.ascontiguousarray(array)
+        return np.asarray(array, order="C")
     refusal = f"an array of {array.dtype} cannot be given to {port.name!r}, which takes {port.dtype}"
     if array.dtype.kind not in "fiub" and array.dtype != ml_dtypes.bfloat16:
         raise UsageError(f"{refusal}.")
@@ -89,7 +89,7 @@ def converted(port: Port, array: Array) -> Array:
         kept = bool(np.array_equal(np.isfinite(result), np.isfinite(array)))
     if not kept:
         raise UsageError(f"{refusal}: some of its values do not survive the conversion.")
-    return np.ascontiguousarray(result)
+    return np.asarray(result, order="C")
 
 
 def cut(array: Array, axis: int | None, rows: Array) -> Array:

@@ -241,6 +241,19 @@ def test_the_models_other_inputs_go_by_name() -> None:
         explain(x, scale=[1, 5])
 
 
+@pytest.mark.parametrize("batch", ["N", "1"])
+@pytest.mark.parametrize("scale", [4, 4.0, np.float32(4), np.array(4, np.float64)])
+def test_a_further_input_may_be_a_scalar(scale: object, batch: str) -> None:
+    graph = f"g (float[{batch},3] x, float scale) => (float[{batch},3] y, float back)"
+    explain = explainer(text(graph + " { y = Mul(x, scale) back = Neg(scale) }"), input="x", output="y")
+    result = explain(np.array([[1, 2, 3], [3, 2, 1]], np.float32), scale=scale)
+    np.testing.assert_array_equal(result["attribution"], [[0, 0, 4], [4, 0, 0]])
+    assert result["back"].shape == ()
+    assert result["back"] == -4
+    with pytest.raises(UsageError, match=r"an array of shape \(1,\) does not fit: input 'scale' takes float32 \(\)"):
+        explain(np.ones((1, 3), np.float32), scale=[4])
+
+
 WHOLE = """g (float[2,3] x) => (float[2,3] y, float temperature, float[3] table, float mean)
 <float one = {1.5}, float[3] weights = {1, 2, 3}> {
     y = Relu(x)
