@@ -19,12 +19,13 @@ from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.feeds import Array, Port, ports, shown
 from onnxplain.runtime.portions import in_portions
 from onnxplain.runtime.preprocess import Preprocess
+from onnxplain.runtime.rounding import roundings
 from onnxplain.runtime.scores import class_scores
 from onnxplain.runtime.session import open_session, reason
 from onnxplain.runtime.slope import SLOPES, TOLERANCE, slope_error
 
 RELATIVE = 1e-5
-"""Of the largest value of an output. Half precision is allowed four roundings."""
+"""Of the largest value of an output. Half precision is allowed four roundings, wherever the model computes in it."""
 
 BATCH, SIDE, LENGTH = 2, 224, 16
 """Random samples, and what a size is taken to be that the model leaves open: of a picture, of anything else."""
@@ -57,8 +58,9 @@ def verify(
         yield check
         if not check.kept:
             return  # the two cannot be fed the same
+    coarse = roundings(source)
     for batch in batches:
-        yield from _numbers(explain, original, batch, reference)
+        yield from _numbers(explain, original, batch, reference, coarse)
 
 
 def random_batch(explain: Explainer, seed: int = 0, size: tuple[int, int] | None = None) -> Array:
@@ -117,7 +119,9 @@ def _listed(wrong: Sequence[str], every: Sequence[str] | Mapping[str, Any]) -> s
     return f"not so: {', '.join(wrong)}" if wrong else ", ".join(every)
 
 
-def _numbers(explain: Explainer, original: Any, batch: Array, reference: Explainer | None) -> Iterator[Check]:
+def _numbers(
+    explain: Explainer, original: Any, batch: Array, reference: Explainer | None, coarse: Mapping[str, float]
+) -> Iterator[Check]:
     own = {port.name: _filled(port, explain, len(batch)) for port in ports(original.get_inputs()).values()}
     others = {name: array for name, array in own.items() if name != explain.input.name}
     added = _added(explain, batch)
@@ -129,7 +133,7 @@ def _numbers(explain: Explainer, original: Any, batch: Array, reference: Explain
     fed = others | {explain.argument(role): array for role, array in added.items()}
     returned = explain(batch, **fed)
     for name, array in expected.items():
-        yield _equal(name, returned[name], array)
+        yield _equal(name, returned[name], array, coarse.get(name, 0.0))
     result = {role: returned[explain.key(role)] for role in explain.metadata.outputs}
     if scores is not None:
         yield _classes(explain, result[interface.CLASS], scores, added.get(interface.TARGET))
@@ -201,11 +205,12 @@ def _noise(port: Port, batch: Array) -> Array:
     return np.random.default_rng(0).standard_normal(shape).astype(port.dtype)
 
 
-def _equal(name: str, have: Array, want: Array) -> Check:
+def _equal(name: str, have: Array, want: Array, rounding: float) -> Check:
+    """rounding: of the model, on the way to that output, as `roundings` has it."""
     if want.dtype.kind != "f":
         same = np.array_equal(have, want)
         return Check(f"output {name!r} as the model's", "equal" if same else "different", bool(same))
-    limit = max(RELATIVE, 4 * float(np.finfo(want.dtype).eps)) if want.dtype.itemsize < 4 else RELATIVE
+    limit = max(RELATIVE, 4 * rounding)
     promise = f"output {name!r} as the model's, to {limit:.0e}"
     if have.shape != want.shape:
         return Check(promise, f"{shown(have.shape)}, the model's {shown(want.shape)}", False)
