@@ -19,6 +19,7 @@ from onnxplain.runtime.bound import running
 from onnxplain.runtime.feeds import Array, Port, batched, fitted, ports
 from onnxplain.runtime.portions import in_portions
 from onnxplain.runtime.session import Providers, open_session, provider_of, reason
+from onnxplain.runtime.sizes import layout_of
 
 
 class Explainer:
@@ -81,10 +82,7 @@ class Explainer:
     @property
     def layout(self) -> Layout:
         """Which axis of the explained input holds channels."""
-        rank = len(self.input.shape)
-        if rank <= 2:
-            return Layout(rank, None)
-        return Layout(rank, rank - 1 if self.metadata.parameters.get("layout") == "channels-last" else 1)
+        return layout_of(len(self.input.shape), self.metadata)
 
     @property
     def classes(self) -> int | None:

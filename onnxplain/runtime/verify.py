@@ -13,7 +13,6 @@ import onnx
 
 from onnxplain import interface
 from onnxplain.errors import BadModel, OnnxplainError, UsageError
-from onnxplain.ir.layout import Layout
 from onnxplain.runtime.agreement import ALIKE, LEEWAY, distance
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.feeds import Array, Port, ports, shown
@@ -22,13 +21,14 @@ from onnxplain.runtime.preprocess import Preprocess
 from onnxplain.runtime.rounding import roundings
 from onnxplain.runtime.scores import class_scores
 from onnxplain.runtime.session import open_session, reason
+from onnxplain.runtime.sizes import of_others, of_samples
 from onnxplain.runtime.slope import SLOPES, TOLERANCE, slope_error
 
 RELATIVE = 1e-5
 """Of the largest value of an output. Half precision is allowed four roundings, wherever the model computes in it."""
 
-BATCH, SIDE, LENGTH = 2, 224, 16
-"""Random samples, and what a size is taken to be that the model leaves open: of a picture, of anything else."""
+BATCH = 2
+"""Random samples, where the model leaves their number open."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def random_batch(explain: Explainer, seed: int = 0, size: tuple[int, int] | None
     """Seeded samples: for an input of pictures blobs under grain, preprocessed; else standard normal numbers."""
     port, layout = explain.input, explain.layout
     rng = np.random.default_rng(seed)
-    shape = _sizes(port, layout, size)
+    shape = of_samples(port.shape, layout, BATCH, size)
     if len(shape) != 4:
         return (rng.integers(0, 2, shape) if port.dtype.kind in "iu" else rng.standard_normal(shape)).astype(port.dtype)
     channels = shape[layout.channel or 1]
@@ -79,14 +79,6 @@ def random_batch(explain: Explainer, seed: int = 0, size: tuple[int, int] | None
     how = Preprocess.assumed(port.dtype) if recorded is None else Preprocess.from_dict(recorded)
     values = how.apply(pixels).astype(port.dtype)
     return values if layout.channel == 3 else values.transpose(0, 3, 1, 2)
-
-
-def _sizes(port: Port, layout: Layout, size: tuple[int, int] | None) -> tuple[int, ...]:
-    picture = len(port.shape) == 4
-    unsaid = dict(zip(layout.spatial, size or (SIDE, SIDE), strict=True)) if picture else {}
-    first, *rest = port.shape
-    others = [d if isinstance(d, int) else unsaid.get(a, 3 if picture else LENGTH) for a, d in enumerate(rest, 1)]
-    return (first if isinstance(first, int) else BATCH, *others)
 
 
 def _well_formed(path: Path) -> Check:
@@ -122,8 +114,8 @@ def _listed(wrong: Sequence[str], every: Sequence[str] | Mapping[str, Any]) -> s
 def _numbers(
     explain: Explainer, original: Any, batch: Array, reference: Explainer | None, coarse: Mapping[str, float]
 ) -> Iterator[Check]:
-    own = {port.name: _filled(port, explain, len(batch)) for port in ports(original.get_inputs()).values()}
-    others = {name: array for name, array in own.items() if name != explain.input.name}
+    made_up = _made_up(explain, batch)
+    others = {name: made_up[name] for name in ports(original.get_inputs()) if name != explain.input.name}
     added = _added(explain, batch)
     expected = _run_original(explain, original, batch, others)
     main = expected.get(str(explain.metadata.parameters.get("output")), next(iter(expected.values())))
@@ -152,19 +144,33 @@ def _numbers(
         yield _out_of_range(explain, batch, beyond, explain.classes or main.size)
 
 
+def _made_up(explain: Explainer, batch: Array) -> dict[str, Array]:
+    """Seeded numbers for every input but the explained one; zeros where they are indices or flags."""
+    shapes = of_others(
+        {name: port.shape for name, port in explain.inputs.items()}, explain.metadata.inputs, batch.shape
+    )
+    return {name: _filled(explain.inputs[name].dtype, shape) for name, shape in shapes.items()}
+
+
+def _filled(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+    if not np.issubdtype(dtype, np.floating):
+        return np.zeros(shape, dtype)
+    return np.random.default_rng(0).standard_normal(shape).astype(dtype)
+
+
 def _added(explain: Explainer, batch: Array) -> dict[str, Array]:
     """A baseline and noise, where the graph takes them, by role."""
     added = {interface.BASELINE: np.zeros_like(batch[:1])} if interface.BASELINE in explain.metadata.inputs else {}
     noise = explain.metadata.inputs.get(interface.NOISE)
     if noise is not None:
-        added[interface.NOISE] = _noise(explain.inputs[noise], batch)
+        added[interface.NOISE] = _made_up(explain, batch)[noise]
     return added
 
 
 def for_best_class(explain: Explainer, batch: Array) -> dict[str, Array]:
     """What a call returns for the best class of each sample, the graph's other inputs made up as `verify` does."""
     roles, count = explain.metadata.inputs, len(batch)
-    fed = {name: _filled(port, explain, count) for name, port in explain.inputs.items() if name not in roles.values()}
+    fed = {name: array for name, array in _made_up(explain, batch).items() if name not in roles.values()}
     fed |= {explain.argument(role): array for role, array in _added(explain, batch).items()}
     if interface.TARGET not in roles:
         return explain(batch, **fed)
@@ -187,22 +193,6 @@ def _run_original(explain: Explainer, original: Any, batch: Array, others: Mappi
 
     x = explain.input.name
     return in_portions(run, {x: batch}, {x: 0}, count=len(batch), size=size)
-
-
-def _filled(port: Port, explain: Explainer, samples: int) -> Array:
-    """Seeded numbers for any other input of the model; zeros where they are indices or flags."""
-    shape = [d if isinstance(d, int) else samples if d == explain.input.shape[0] else LENGTH for d in port.shape]
-    if port.dtype.kind != "f":
-        return np.zeros(shape, port.dtype)
-    return np.random.default_rng(0).standard_normal(shape).astype(port.dtype)
-
-
-def _noise(port: Port, batch: Array) -> Array:
-    """(samples, N, ...), sizes that are open taken from the batch."""
-    samples = port.shape[0] if isinstance(port.shape[0], int) else 4
-    sizes = batch.shape if len(port.shape) == batch.ndim + 1 else batch.shape[1:]
-    shape = (samples, *(d if isinstance(d, int) else s for d, s in zip(port.shape[1:], sizes, strict=True)))
-    return np.random.default_rng(0).standard_normal(shape).astype(port.dtype)
 
 
 def _equal(name: str, have: Array, want: Array, rounding: float) -> Check:
