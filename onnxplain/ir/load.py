@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
-from onnxplain.errors import BadModel, UsageError
+from onnxplain.errors import BadModel, UnsupportedModel, UsageError
 from onnxplain.ir.domains import plain_domains
 from onnxplain.ir.order import order
 from onnxplain.ir.sparse import without_sparse
@@ -46,7 +46,8 @@ def load(model: str | Path | onnx.ModelProto) -> Source:
 
     A proto that is passed in is copied, never changed.
 
-    Raises: BadModel if the file is missing, not ONNX, truncated, or its external data is not to be had.
+    Raises: BadModel if the file is missing, not ONNX, truncated, or its external data is not to be had;
+            UnsupportedModel for inputs and outputs that are neither tensors nor sequences.
     """
     if isinstance(model, onnx.ModelProto):
         proto = onnx.ModelProto()
@@ -122,6 +123,7 @@ def _source(proto: onnx.ModelProto, weights: WeightStore, *, sha256: str, name: 
     _refuse_dangling(proto.graph, name)
     for value in (*proto.graph.input, *proto.graph.output):
         refuse_untyped(value, name)
+        _refuse_kind(value, name)
         _free_sizes(value)
     for tensor in stored_tensors(proto):
         refuse_malformed(tensor, name)
@@ -134,6 +136,17 @@ def _source(proto: onnx.ModelProto, weights: WeightStore, *, sha256: str, name: 
     given = onnx.ModelProto()
     given.CopyFrom(proto)
     return Source(proto, weights, sha256, name, bool(external), tuple(given.graph.output), given)
+
+
+def _refuse_kind(value: onnx.ValueInfoProto, name: str) -> None:
+    """Raises: UnsupportedModel for an input or output that is not a tensor or a sequence, such as an optional one."""
+    kind = value.type.WhichOneof("value")
+    if kind not in (None, "tensor_type", "sparse_tensor_type", "sequence_type"):
+        raise UnsupportedModel(
+            f"{name} has {value.name!r} among its inputs and outputs, of the kind {kind.removesuffix('_type')!r}: "
+            "tensors and sequences can be there.\n"
+            "  Export the model without it, or with the value that it has."
+        )
 
 
 def _free_sizes(value: onnx.ValueInfoProto) -> None:

@@ -219,10 +219,12 @@ class Explainer:
     def unchecked(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """What a call returns, for inputs by the graph's own names and of its own sizes and types.
 
-        Raises: OnnxplainError where ONNX Runtime fails.
+        Raises: OnnxplainError where ONNX Runtime fails; UnsupportedModel for an output in bfloat16.
         """
         try:
-            results = self._running.run(list(self.outputs.values()), dict(feeds))
+            results = self._running.run(list(self.outputs.values()), feeds)
+        except OnnxplainError:
+            raise
         except Exception as error:  # ONNX Runtime's errors have no common base but this one
             shape = "x".join(map(str, feeds[self.input.name].shape))
             raise OnnxplainError(

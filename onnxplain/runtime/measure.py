@@ -26,7 +26,7 @@ from onnxplain.errors import OnnxplainError, UsageError
 from onnxplain.ir.order import read_by
 from onnxplain.ir.weights import external_tensors
 from onnxplain.runtime.bound import running
-from onnxplain.runtime.feeds import Array, ports
+from onnxplain.runtime.feeds import Array, ports, real
 from onnxplain.runtime.session import open_session, reason
 from onnxplain.runtime.sizes import sizes_for
 
@@ -163,8 +163,7 @@ def random_feeds(session: Any, sizes: Mapping[str, Sequence[int]], seed: int = 0
                 "  Name the model that it was compiled from with --against."
             )
         shape = tuple(sizes[port.name])
-        real = np.issubdtype(port.dtype, np.floating)
-        feeds[port.name] = (rng.standard_normal(shape) if real else np.zeros(shape)).astype(port.dtype)
+        feeds[port.name] = (rng.standard_normal(shape) if real(port.dtype) else np.zeros(shape)).astype(port.dtype)
     return feeds
 
 

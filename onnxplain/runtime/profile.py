@@ -11,7 +11,7 @@ from pathlib import Path
 
 from onnxplain.errors import OnnxplainError, UsageError
 from onnxplain.ir.emitter import PREFIX
-from onnxplain.runtime.bound import records
+from onnxplain.runtime.bound import records, running
 from onnxplain.runtime.measure import random_feeds
 from onnxplain.runtime.session import open_session, reason, runtime
 from onnxplain.runtime.sizes import sizes_for
@@ -79,7 +79,9 @@ def profile(
         feeds = random_feeds(session, sizes_for(model, batch))
         try:
             for _ in range(runs + 1):
-                session.run(None, feeds)
+                running(session).run(None, feeds)
+        except OnnxplainError:
+            raise
         except Exception as error:  # ONNX Runtime's errors have no common base but this one
             raise OnnxplainError(f"{model.name} cannot be run on random numbers: {reason(error)}") from None
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))

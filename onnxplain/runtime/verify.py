@@ -14,8 +14,9 @@ import onnx
 from onnxplain import interface
 from onnxplain.errors import BadModel, OnnxplainError, UsageError
 from onnxplain.runtime.agreement import ALIKE, LEEWAY, distance
+from onnxplain.runtime.bound import running
 from onnxplain.runtime.explainer import Explainer
-from onnxplain.runtime.feeds import Array, Port, ports, shown
+from onnxplain.runtime.feeds import Array, Port, ports, real, shown
 from onnxplain.runtime.portions import in_portions
 from onnxplain.runtime.preprocess import Preprocess
 from onnxplain.runtime.rounding import roundings
@@ -153,7 +154,7 @@ def _made_up(explain: Explainer, batch: Array) -> dict[str, Array]:
 
 
 def _filled(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
-    if not np.issubdtype(dtype, np.floating):
+    if not real(dtype):
         return np.zeros(shape, dtype)
     return np.random.default_rng(0).standard_normal(shape).astype(dtype)
 
@@ -187,7 +188,9 @@ def _run_original(explain: Explainer, original: Any, batch: Array, others: Mappi
 
     def run(feeds: Mapping[str, Array]) -> dict[str, Array]:
         try:
-            return dict(zip(names, original.run(names, {**feeds, **others}), strict=True))
+            return dict(zip(names, running(original).run(names, {**feeds, **others}), strict=True))
+        except OnnxplainError:
+            raise
         except Exception as error:  # ONNX Runtime's errors have no common base but this one
             raise OnnxplainError(f"the original model cannot be run on {shown(batch.shape)}: {reason(error)}") from None
 
@@ -197,6 +200,8 @@ def _run_original(explain: Explainer, original: Any, batch: Array, others: Mappi
 
 def _equal(name: str, have: Array, want: Array, rounding: float) -> Check:
     """rounding: of the model, on the way to that output, as `roundings` has it."""
+    if isinstance(want, list):
+        return _equal_sequence(name, have, want, rounding)
     if want.dtype.kind != "f":
         same = np.array_equal(have, want)
         return Check(f"output {name!r} as the model's", "equal" if same else "different", bool(same))
@@ -210,6 +215,22 @@ def _equal(name: str, have: Array, want: Array, rounding: float) -> Check:
     top = float(np.abs(want[finite]).max(initial=0)) or 1.0
     error = float(np.abs(have[finite].astype(np.float64) - want[finite]).max(initial=0)) / top
     return Check(promise, f"{error:.1e}", error <= limit)
+
+
+def _equal_sequence(name: str, have: Any, want: Sequence[Any], rounding: float) -> Check:
+    """Of arrays, or of maps from texts or numbers to numbers."""
+    promise = f"output {name!r} as the model's"
+    if not isinstance(have, list) or len(have) != len(want):
+        return Check(promise, "a sequence of another length", False)
+    pairs = [pair for one, other in zip(have, want, strict=True) for pair in _arrays(one, other)]
+    checks = [_equal(name, np.asarray(a), np.asarray(b), rounding) for a, b in pairs]
+    return next((check for check in checks if not check.kept), checks[0] if checks else Check(promise, "empty", True))
+
+
+def _arrays(have: Any, want: Any) -> list[tuple[Any, Any]]:
+    if not isinstance(want, dict):
+        return [(have, want)]
+    return [(list(have), list(want)), (np.array([*have.values()], np.float32), np.array([*want.values()], np.float32))]
 
 
 def _classes(explain: Explainer, classes: Array, scores: Array, given: Array | None) -> Check:

@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from onnxplain.compiler import compile_file, compile_model
-from onnxplain.errors import BadModel
+from onnxplain.errors import BadModel, UnsupportedModel
 from onnxplain.ir.weights import STUB
 from onnxplain.runtime.explainer import Explainer
 from tests.running import net, run
@@ -113,3 +113,23 @@ def test_a_pipe_is_no_file(tmp_path: Path) -> None:
         with pytest.raises(BadModel) as caught:
             use(pipe)
         assert str(caught.value) == told + "  Write it to a file and name that."
+
+
+def test_inputs_and_outputs_are_tensors_or_sequences() -> None:
+    tensor = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, ["N", 4])
+    for place in ("input", "output"):
+        model = net(TEXT)
+        model.graph.node.append(onnx.helper.make_node("Optional", ["x"], ["o"] if place == "output" else ["p"]))
+        kind = onnx.helper.make_optional_type_proto(tensor)
+        getattr(model.graph, place).append(onnx.helper.make_value_info("o", kind))
+        with pytest.raises(UnsupportedModel) as caught:
+            compile_model(model, input="x", output="y")
+        assert str(caught.value) == (
+            "the given ModelProto has 'o' among its inputs and outputs, of the kind 'optional': tensors and sequences "
+            "can be there.\n  Export the model without it, or with the value that it has."
+        )
+    model = net(TEXT)
+    model.graph.node.append(onnx.helper.make_node("SequenceConstruct", ["y", "y"], ["s"]))
+    model.graph.output.append(onnx.helper.make_tensor_sequence_value_info("s", onnx.TensorProto.FLOAT, None))
+    compiled = compile_model(model, output="y")
+    assert compiled.graph.output[1] == model.graph.output[1]

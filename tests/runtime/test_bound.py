@@ -59,6 +59,27 @@ def test_a_scalar_is_set_in_place() -> None:
     np.testing.assert_array_equal(runs.get("y"), 5 * x)
 
 
+@pytest.mark.parametrize(
+    ("graph", "name", "kind"),
+    [
+        ("g (float[N,3] x, string[N] t) => (float[N,3] y, string[N] u) { y = Relu(x) u = Identity(t) }", "t", "string"),
+        ("g (bfloat16[N,3] x) => (float[N,3] y) { r = Cast<to = 1>(x) y = Mul(r, r) }", "x", "bfloat16"),
+        ("g (float[N,3] x) => (float[N,3] y, seq(float[N,3]) s) { y = Relu(x) s = SequenceConstruct(x) }", "s", ""),
+    ],
+)
+def test_what_cannot_be_bound_is_named(graph: str, name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    recording(monkeypatch)
+    explain = onnxplain.Explainer(onnxplain.compile_model(text(graph), "gradient", input="x", output="y"), "cpu")
+    more = {"t": np.array(["a"])} if kind == "string" else {}
+    with pytest.raises(UsageError) as caught:
+        explain(np.ones((1, 3), np.float32), **more)
+    of = f"tensor({kind})" if kind else "seq(tensor(float))"
+    assert str(caught.value) == (
+        f"{name!r} is of the type {of}, which ONNX Runtime cannot bind to memory from Python.\n"
+        "  Run the session unbound: `onnxplain.Explainer` without enable_cuda_graph."
+    )
+
+
 def test_what_was_returned_stays_as_it_was(bound: tuple[onnxplain.Explainer, Bound]) -> None:
     _, runs = bound
     runs.run()
