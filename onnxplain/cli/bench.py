@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +25,10 @@ def bench_command(
         Path | None,
         typer.Option("--against", help="The model; by default the forward pass is cut out of the explained one."),
     ] = None,
-    batch: Annotated[list[int] | None, typer.Option("--batch", help="Samples at a time; may be repeated. 1.")] = None,
+    batch: Annotated[
+        list[int] | None,
+        typer.Option("--batch", min=1, help="Samples at a time, by default the model's own or 1; may be repeated."),
+    ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Runs in each turn.")] = 10,
     turns: Annotated[int, typer.Option(min=1, help="Turns, each in a fresh process.")] = 3,
     provider: o.Provider = "cpu",
@@ -43,10 +47,11 @@ def bench_command(
 
     options = o.cuda(cuda)
     Explainer(explained, provider, cuda=options)  # says what is wrong with the file before anything is measured
+    counts: Sequence[int | None] = batch or [None]
     with forward_of(explained) if against is None else nullcontext(against) as model:
         found = [
             compare(model, explained, provider=provider, batch=n, runs=runs, turns=turns, threads=threads, cuda=options)
-            for n in batch or [1]
+            for n in counts
         ]
     if as_json:
         typer.echo(json.dumps([{**asdict(each), "ratios": each.ratios} for each in found], indent=2))

@@ -12,6 +12,7 @@ from onnxplain.cli import options as o
 from onnxplain.compiler import explained
 from onnxplain.errors import BadModel, UsageError
 from onnxplain.interface import Metadata
+from onnxplain.ir.load import refuse_no_file
 from onnxplain.ir.save import write
 from onnxplain.opening import Request
 
@@ -74,12 +75,16 @@ def compile_command(
 
 
 def destination(model: Path, out: Path | None, method: str) -> Path:
-    """Where the result goes. Raises: UsageError if that is the model itself or no place for a file."""
+    """Where the result goes.
+
+    Raises: BadModel if there is no such model; UsageError if the result would replace it or has no place.
+    """
+    refuse_no_file(model)
     name = f"{model.stem}.{'+'.join(part.strip() for part in method.split(','))}.onnx"
     path = model.with_name(name) if out is None else out / name if out.is_dir() else out
-    if path.exists() and model.exists() and path.samefile(model):
+    if path.exists() and path.samefile(model):
         raise UsageError(f"{path} is the model itself, which would be overwritten.\n  Name another file with -o.")
-    if not path.parent.is_dir() and model.exists():
+    if not path.parent.is_dir():
         raise UsageError(f"cannot write {path}: there is no folder {path.parent}.\n  Make it first.")
     return path
 

@@ -14,7 +14,9 @@ from onnxplain.cli import report
 
 def profile_command(
     explained: Annotated[Path, typer.Argument(help="What `onnxplain compile` wrote.", show_default=False)],
-    batch: Annotated[int, typer.Option(min=1, help="Samples at a time.")] = 1,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Samples at a time, by default the model's own or 1.")
+    ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Runs to average over.")] = 10,
     top: Annotated[int, typer.Option(min=1, help="How many layers to show.")] = 20,
     provider: o.Provider = "cpu",

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
-from onnxplain.errors import BadModel, UsageError
+from onnxplain.errors import BadModel, UnsupportedModel, UsageError
 from onnxplain.ir.domains import plain_domains
 from onnxplain.ir.order import order
 from onnxplain.ir.sparse import without_sparse
@@ -46,7 +46,8 @@ def load(model: str | Path | onnx.ModelProto) -> Source:
 
     A proto that is passed in is copied, never changed.
 
-    Raises: BadModel if the file is missing, not ONNX, truncated, or its external data is not to be had.
+    Raises: BadModel if the file is missing, not ONNX, truncated, or its external data is not to be had;
+            UnsupportedModel for inputs and outputs that are neither tensors nor sequences.
     """
     if isinstance(model, onnx.ModelProto):
         proto = onnx.ModelProto()
@@ -60,6 +61,7 @@ def load(model: str | Path | onnx.ModelProto) -> Source:
             ) from None
         return _source(proto, WeightStore(), sha256=digest, name="the given ModelProto")
     path = model_path(model)
+    refuse_no_file(path)
     digest = _digest(path)
     try:
         raw, kept = skim(path, DETACH_ABOVE, STUB)
@@ -87,14 +89,23 @@ def model_path(model: object) -> Path:
     raise UsageError(f"the model must be a path or an onnx.ModelProto, not of type {type(model).__name__}.{hint}")
 
 
-def _digest(path: Path) -> str:
+def refuse_no_file(path: Path) -> None:
+    """Raises: BadModel if there is no file of that name, or one that can be read only once."""
     if path.is_dir():
         raise BadModel(f"{path} is a folder, not a model file.\n  Name the .onnx file inside it.")
+    if not path.exists():
+        raise BadModel(f"there is no file {path}.\n  Check the path of the model.")
+    if not path.is_file():
+        raise BadModel(
+            f"{path} is a pipe or a device, which can be read once, and a model is read several times.\n"
+            "  Write it to a file and name that."
+        )
+
+
+def _digest(path: Path) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise BadModel(f"there is no file {path}.\n  Check the path of the model.") from None
     except OSError as error:
         raise BadModel(f"{path} cannot be read: {error.strerror}.") from None
 
@@ -112,10 +123,12 @@ def _source(proto: onnx.ModelProto, weights: WeightStore, *, sha256: str, name: 
     _refuse_dangling(proto.graph, name)
     for value in (*proto.graph.input, *proto.graph.output):
         refuse_untyped(value, name)
+        _refuse_kind(value, name)
         _free_sizes(value)
     for tensor in stored_tensors(proto):
         refuse_malformed(tensor, name)
     external = list(external_tensors(proto))
+    weights.data = frozenset(weights.span(tensor)[0] for tensor in external)
     for tensor in external:
         if weights.span(tensor)[2] <= DETACH_ABOVE:
             embed(tensor, *weights.span(tensor))
@@ -123,6 +136,17 @@ def _source(proto: onnx.ModelProto, weights: WeightStore, *, sha256: str, name: 
     given = onnx.ModelProto()
     given.CopyFrom(proto)
     return Source(proto, weights, sha256, name, bool(external), tuple(given.graph.output), given)
+
+
+def _refuse_kind(value: onnx.ValueInfoProto, name: str) -> None:
+    """Raises: UnsupportedModel for an input or output that is not a tensor or a sequence, such as an optional one."""
+    kind = value.type.WhichOneof("value")
+    if kind not in (None, "tensor_type", "sparse_tensor_type", "sequence_type"):
+        raise UnsupportedModel(
+            f"{name} has {value.name!r} among its inputs and outputs, of the kind {kind.removesuffix('_type')!r}: "
+            "tensors and sequences can be there.\n"
+            "  Export the model without it, or with the value that it has."
+        )
 
 
 def _free_sizes(value: onnx.ValueInfoProto) -> None:

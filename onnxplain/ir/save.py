@@ -48,11 +48,14 @@ def write(model: Model, path: Path) -> list[Path]:
 
     Weights are copied file to file, never held in memory. Everything is written under a temporary name first.
     Returns: the files written.
-    Raises: UsageError if that is a folder, or the folder does not exist or cannot be written.
+    Raises: UsageError if either is a file that the model was read from, or cannot be written (see `replacing`).
     """
     proto = _exported(model)
     large = model.external or _size(model, proto) > EMBED_UP_TO
     data = path.with_name(path.name + ".data") if large else None
+    for place in (path, data):
+        if place is not None:
+            _spare(model, place)
     if data is None:
         with replacing(path) as file:
             _write_whole(model, proto, file)
@@ -66,32 +69,55 @@ def write(model: Model, path: Path) -> list[Path]:
         graph.write_bytes(proto.SerializeToString())
         _permit(weights, graph)
         # Two files cannot be replaced at once: in between there must be no graph, or it would read the other's data.
-        path.unlink(missing_ok=True)
-        weights.replace(data)
-        graph.replace(path)
+        _behind(path).unlink(missing_ok=True)
+        weights.replace(_behind(data))
+        graph.replace(_behind(path))
     return [path, data]
+
+
+def _spare(model: Model, place: Path) -> None:
+    """Raises: UsageError if something of the model lies there, which writing would destroy."""
+    for source in model.weights.sources():
+        if place.exists() and source.exists() and place.samefile(source):
+            what = "the model itself" if source == model.weights.file else f"where weights of {model.name} lie"
+            raise UsageError(f"{place} is {what}, which would be overwritten.\n  Name another file to write.")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file that takes its name when it is whole; an interrupted write leaves what was there before.
 
-    Raises: UsageError if nothing can be written there.
+    Where the name is a link, what it leads to is written.
+    Raises: UsageError for a folder, a pipe or a device, and if the folder is not there or cannot be written.
     """
     with _part_of(path) as part:
         with part.open("wb") as file:
             yield file
         _permit(part)
-        part.replace(path)
+        part.replace(_behind(path))
+
+
+def _behind(path: Path) -> Path:
+    """The file that a link leads to, or would; a path without links, itself. Raises: UsageError."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # Python 3.12 and older raise the latter
+        raise UsageError(f"cannot write {path}: it is a link that leads back to itself.\n  Remove it.") from None
 
 
 @contextmanager
 def _part_of(path: Path) -> Iterator[Path]:
-    """A new file beside `path`, gone at the end if it was not given a name. Raises: UsageError as `replacing`."""
+    """A new file beside that of `path`, gone at the end if unnamed by then. Raises: UsageError as `replacing`."""
     if path.is_dir():
         raise UsageError(f"cannot write {path}: it is a folder.\n  Name a file inside it.")
+    place = _behind(path)
+    if place.exists() and not place.is_file():
+        raise UsageError(
+            f"cannot write {path}: it is a pipe or a device, and a file is written under another name first.\n"
+            "  Name a file."
+        )
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{place.name}.", suffix=".part", dir=place.parent)
     except OSError as error:
         raise UsageError(
             f"cannot write {path}: {error.strerror}.\n  Check that the folder exists and is writable."

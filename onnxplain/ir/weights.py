@@ -38,12 +38,17 @@ class WeightStore:
     """Where the numbers of detached and external initialisers are.
 
     `folder` is the model's own folder: external data is read only from inside it. `file` is the model itself, where
-    the numbers are that were passed over when it was read.
+    the numbers are that were passed over when it was read, and `data` the files beside it that hold others.
     """
 
     folder: Path | None = None
     tensors: dict[str, TensorProto] = field(default_factory=dict)
     file: Path | None = None
+    data: frozenset[Path] = frozenset()
+
+    def sources(self) -> list[Path]:
+        """Every file that the model was read from."""
+        return [*([] if self.file is None else [self.file]), *sorted(self.data)]
 
     def leave(self, model: onnx.ModelProto, file: Path, kept: Sequence[Kept]) -> None:
         """Note where in `file` the initialisers' numbers lie that `onnxplain.ir.wire.skim` passed over."""

@@ -7,10 +7,12 @@ from itertools import count
 from threading import Lock
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
+from onnx import TensorProto
 
-from onnxplain.errors import UsageError
+from onnxplain.errors import UnsupportedModel, UsageError
 from onnxplain.runtime.session import CUDA, provider_of, runtime
 
 Array = NDArray[Any]
@@ -28,8 +30,8 @@ def records(session: Any) -> bool:
 
 
 def running(session: Any) -> Any:
-    """What to call `run` of, with names of outputs and arrays by name: the session itself, unless it records."""
-    return Replays(session) if records(session) else session
+    """What to call `run` of, with names of outputs and arrays by name."""
+    return Replays(session) if records(session) else Direct(session)
 
 
 def node_by_node() -> Any:
@@ -51,9 +53,17 @@ class Bound:
         feeds:   every input by name, of the sizes that all runs will have.
         like:    every output that is wanted, as a run on such inputs returned it; by default it is run once and all
                  are.
+        Raises:  UsageError for texts, sequences and bfloat16, which cannot be bound.
         """
         self.session = session
         self.recording = _recording(next(_NUMBERS)) if records(session) else None
+        wanted = [output for output in session.get_outputs() if like is None or output.name in like]
+        for each in (*session.get_inputs(), *wanted):
+            if each.type in ("tensor(string)", "tensor(bfloat16)") or not each.type.startswith("tensor("):
+                raise UsageError(
+                    f"{each.name!r} is of the type {each.type}, which ONNX Runtime cannot bind to memory from Python.\n"
+                    "  Run the session unbound: `onnxplain.Explainer` without enable_cuda_graph."
+                )
         on_card = provider_of(session) == "cuda"
         self._device = ("cuda", int(_options(session).get("device_id", 0))) if on_card else ("cpu", 0)
         if like is None:
@@ -78,7 +88,7 @@ class Bound:
                 f"input {name!r} is bound as {value.data_type()} of {tuple(value.shape())}, and this is "
                 f"{_type(array)} of {array.shape}.\n  Bind the session anew for other sizes."
             )
-        value.update_inplace(np.ascontiguousarray(array))
+        value.update_inplace(np.asarray(array, order="C"))
 
     def run(self, options: Any = None) -> None:
         """Run on what the inputs hold, and wait until it is done.
@@ -96,6 +106,30 @@ class Bound:
     def _placed(self, array: Array) -> Any:
         own = np.array(array, order="C")  # on the CPU the runtime's value is this memory, and `set` writes into it
         return runtime().OrtValue.ortvalue_from_numpy(own, *self._device)
+
+
+class Direct:
+    """A session that is given arrays, those in bfloat16 too, which NumPy does not have of itself."""
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+
+    def run(self, names: list[str] | None, feeds: Mapping[str, Array]) -> list[Array]:
+        """Outputs by name, all by default. Raises: UnsupportedModel for one in bfloat16."""
+        for output in self.session.get_outputs():
+            if output.type == "tensor(bfloat16)" and (names is None or output.name in names):
+                raise UnsupportedModel(
+                    f"output {output.name!r} is in bfloat16, which ONNX Runtime cannot return to Python as an array.\n"
+                    "  Export the model with that output in float32."
+                )
+        found: list[Array] = self.session.run(names, {name: _handed(array) for name, array in feeds.items()})
+        return found
+
+
+def _handed(array: Array) -> Any:
+    if array.dtype != ml_dtypes.bfloat16:
+        return array
+    return runtime().OrtValue.ortvalue_from_numpy_with_onnx_type(array, TensorProto.BFLOAT16)
 
 
 class Replays:

@@ -19,6 +19,7 @@ from onnxplain.runtime.bound import running
 from onnxplain.runtime.feeds import Array, Port, batched, fitted, ports
 from onnxplain.runtime.portions import in_portions
 from onnxplain.runtime.session import Providers, open_session, provider_of, reason
+from onnxplain.runtime.sizes import layout_of
 
 
 class Explainer:
@@ -81,10 +82,7 @@ class Explainer:
     @property
     def layout(self) -> Layout:
         """Which axis of the explained input holds channels."""
-        rank = len(self.input.shape)
-        if rank <= 2:
-            return Layout(rank, None)
-        return Layout(rank, rank - 1 if self.metadata.parameters.get("layout") == "channels-last" else 1)
+        return layout_of(len(self.input.shape), self.metadata)
 
     @property
     def classes(self) -> int | None:
@@ -221,10 +219,12 @@ class Explainer:
     def unchecked(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """What a call returns, for inputs by the graph's own names and of its own sizes and types.
 
-        Raises: OnnxplainError where ONNX Runtime fails.
+        Raises: OnnxplainError where ONNX Runtime fails; UnsupportedModel for an output in bfloat16.
         """
         try:
-            results = self._running.run(list(self.outputs.values()), dict(feeds))
+            results = self._running.run(list(self.outputs.values()), feeds)
+        except OnnxplainError:
+            raise
         except Exception as error:  # ONNX Runtime's errors have no common base but this one
             shape = "x".join(map(str, feeds[self.input.name].shape))
             raise OnnxplainError(

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxplain.errors import UsageError
+from onnxplain.errors import UnsupportedModel, UsageError
 from onnxplain.ir.value import Dim
 
 Array = NDArray[Any]
@@ -32,11 +32,21 @@ class Port:
 
 
 def ports(arguments: Iterable[Any]) -> dict[str, Port]:
-    """The inputs of a session by name; `arguments` is what session.get_inputs() returns."""
+    """The inputs of a session by name; `arguments` is what session.get_inputs() returns.
+
+    Raises: UnsupportedModel for an input that arrays cannot be given to, such as a sequence.
+    """
     found = {}
     for argument in arguments:
         kind = argument.type.removeprefix("tensor(").removesuffix(")")
-        found[argument.name] = Port(argument.name, tuple(argument.shape), np.dtype(_DTYPES.get(kind, kind)))
+        try:
+            dtype = np.dtype(_DTYPES.get(kind, kind))
+        except TypeError:
+            raise UnsupportedModel(
+                f"input {argument.name!r} takes {argument.type}, and only arrays of NumPy's types can be given here.\n"
+                "  Run the graph with ONNX Runtime itself: onnxruntime.InferenceSession."
+            ) from None
+        found[argument.name] = Port(argument.name, tuple(argument.shape), dtype)
     return found
 
 
@@ -67,19 +77,24 @@ def fitted(port: Port, array: Array, samples: int | None = None) -> Array:
     Raises: UsageError as `batched`.
     """
     expected = port.shape
-    if array.ndim and samples is not None and len(array) == samples:
+    if port.shape and array.ndim and samples is not None and len(array) == samples:
         expected = (None, *port.shape[1:])
     if not _fits(array.shape, expected):
         raise UsageError(f"an array of shape {array.shape} does not fit: {port}.")
     return converted(port, array)
 
 
+def real(dtype: np.dtype[Any]) -> bool:
+    """Whether a type is of real numbers; NumPy does not know bfloat16 for one."""
+    return dtype.kind == "f" or dtype == ml_dtypes.bfloat16
+
+
 def converted(port: Port, array: Array) -> Array:
     """The array in the input's dtype. Raises: UsageError where numbers would be lost by it."""
     if array.dtype == port.dtype or (port.dtype.kind == array.dtype.kind == "U"):
-        return np.ascontiguousarray(array)
+        return np.asarray(array, order="C")
     refusal = f"an array of {array.dtype} cannot be given to {port.name!r}, which takes {port.dtype}"
-    if array.dtype.kind not in "fiub" and array.dtype != ml_dtypes.bfloat16:
+    if array.dtype.kind not in "iub" and not real(array.dtype):
         raise UsageError(f"{refusal}.")
     with np.errstate(over="ignore", invalid="ignore"):
         result = array.astype(port.dtype)
@@ -89,7 +104,7 @@ def converted(port: Port, array: Array) -> Array:
         kept = bool(np.array_equal(np.isfinite(result), np.isfinite(array)))
     if not kept:
         raise UsageError(f"{refusal}: some of its values do not survive the conversion.")
-    return np.ascontiguousarray(result)
+    return np.asarray(result, order="C")
 
 
 def cut(array: Array, axis: int | None, rows: Array) -> Array:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,20 +26,23 @@ from onnxplain.errors import OnnxplainError, UsageError
 from onnxplain.ir.order import read_by
 from onnxplain.ir.weights import external_tensors
 from onnxplain.runtime.bound import running
-from onnxplain.runtime.feeds import ports
+from onnxplain.runtime.feeds import Array, ports, real
 from onnxplain.runtime.session import open_session, reason
+from onnxplain.runtime.sizes import sizes_for
 
-SIDE = 224
 _WARM_UP = 2
 
 
 @dataclass(frozen=True)
 class Job:
-    """What one process is to measure."""
+    """What one process is to measure.
+
+    sizes: of each input.
+    """
 
     model: str
     provider: str
-    batch: int
+    sizes: Mapping[str, Sequence[int]]
     runs: int
     threads: int | None = None
     cuda: Mapping[str, str] | None = None
@@ -81,18 +84,19 @@ class Comparison:
 
 
 def compare(
-    model: Path, explained: Path, *, provider: str, batch: int, runs: int, turns: int, threads: int | None,
+    model: Path, explained: Path, *, provider: str, batch: int | None, runs: int, turns: int, threads: int | None,
     cuda: Mapping[str, str] | None = None,
 ) -> Comparison:  # fmt: skip
-    """Measure both, turn by turn. Raises: OnnxplainError if one of them cannot run.
+    """Measure both, turn by turn. Raises: OnnxplainError if one of them cannot run; UsageError as `sizes_for`.
 
-    cuda: options of ONNX Runtime's CUDA provider, for both; with enable_cuda_graph their runs are replayed.
+    batch: as for `sizes_for`.
+    cuda:  options of ONNX Runtime's CUDA provider, for both; with enable_cuda_graph their runs are replayed.
     """
-    forward, after = [], []
+    sizes, forward, after = sizes_for(explained, batch), [], []
     for _ in range(turns):
-        forward.append(measure(Job(str(model), provider, batch, runs, threads, cuda)))
-        after.append(measure(Job(str(explained), provider, batch, runs, threads, cuda)))
-    return Comparison(batch, forward, after)
+        forward.append(measure(Job(str(model), provider, sizes, runs, threads, cuda)))
+        after.append(measure(Job(str(explained), provider, sizes, runs, threads, cuda)))
+    return Comparison(next(iter(sizes.values()))[0], forward, after)
 
 
 def measure(job: Job) -> Cost:
@@ -145,14 +149,21 @@ def forward_of(explained: Path) -> Iterator[Path]:
         Path(name).unlink(missing_ok=True)
 
 
-def random_feeds(session: Any, batch: int, seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
-    """Seeded numbers for every input; sizes that are open are 224 for space and `batch` for samples."""
+def random_feeds(session: Any, sizes: Mapping[str, Sequence[int]], seed: int = 0) -> dict[str, Array]:
+    """Seeded numbers for every input; zeros where they are indices or flags.
+
+    Raises: UsageError for an input that has no size.
+    """
     rng = np.random.default_rng(seed)
-    feeds = {}
+    feeds: dict[str, Array] = {}
     for port in ports(session.get_inputs()).values():
-        shape = [d if isinstance(d, int) else batch if axis == 0 else SIDE for axis, d in enumerate(port.shape)]
-        real = np.issubdtype(port.dtype, np.floating)
-        feeds[port.name] = (rng.standard_normal(shape) if real else np.zeros(shape)).astype(port.dtype)
+        if port.name not in sizes:
+            raise UsageError(
+                f"{port}, which the explained model does not have: it was not compiled from this one.\n"
+                "  Name the model that it was compiled from with --against."
+            )
+        shape = tuple(sizes[port.name])
+        feeds[port.name] = (rng.standard_normal(shape) if real(port.dtype) else np.zeros(shape)).astype(port.dtype)
     return feeds
 
 
@@ -192,7 +203,7 @@ def _work(job: Job) -> Cost:
     import time
 
     session, nodes, seconds = nodes_of(job.model, job.provider, job.threads, job.cuda)
-    feeds = random_feeds(session, job.batch)
+    feeds = random_feeds(session, job.sizes)
     names, runs, took = [output.name for output in session.get_outputs()], running(session), []
     for _ in range(_WARM_UP + job.runs):
         began = time.perf_counter()

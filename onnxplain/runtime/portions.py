@@ -25,16 +25,23 @@ def in_portions(
     axes: along which axis each input holds the samples; None for one that all of them share.
           What an output holds its first size tells: one that lacks the batch must be the same in every portion, since
           portions of anything else cannot be told apart.
-    Raises: UsageError naming an output that lacks the batch and differs.
+    Raises: UsageError naming an output that lacks the batch and differs, or one that is a sequence.
     """
     portions = []
     for start in range(0, count, size):
         rows = np.minimum(np.arange(start, start + size), count - 1)
         portions.append(run({name: cut(array, axes[name], rows) for name, array in feeds.items()}))
-    joined = {}
+    joined: Results = {}
     for name, first in portions[0].items():
         arrays = [portion[name] for portion in portions]
-        if first.shape[:1] == (size,):
+        if len(portions) == 1 and count == size:
+            joined[name] = first
+        elif isinstance(first, list):
+            raise UsageError(
+                f"the graph takes {size} samples at a time, and its output {name!r} is a sequence, which cannot be put "
+                f"together for {count}.\n  Pass {size} samples at a time."
+            )
+        elif first.shape[:1] == (size,):
             joined[name] = np.concatenate(arrays)[:count]
         elif all(_same(first, array) for array in arrays):
             joined[name] = first

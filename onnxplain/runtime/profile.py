@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnxplain.errors import UsageError
+from onnxplain.errors import OnnxplainError, UsageError
 from onnxplain.ir.emitter import PREFIX
-from onnxplain.runtime.bound import records
+from onnxplain.runtime.bound import records, running
 from onnxplain.runtime.measure import random_feeds
-from onnxplain.runtime.session import open_session, runtime
+from onnxplain.runtime.session import open_session, reason, runtime
+from onnxplain.runtime.sizes import sizes_for
 
 _SUFFIX = "_kernel_time"
 
@@ -57,13 +58,15 @@ class Spent:
 
 
 def profile(
-    model: Path, provider: str, *, batch: int, runs: int, threads: int | None = None,
+    model: Path, provider: str, *, batch: int | None, runs: int, threads: int | None = None,
     cuda: Mapping[str, str] | None = None,
 ) -> Spent:  # fmt: skip
     """Run a model under the profiler on random numbers. Times are means over the runs after the first.
 
     On CUDA they are of launches alone, unless CUDA_LAUNCH_BLOCKING was set before the process used the card.
-    Raises: UsageError for a session that records CUDA graphs, which have no nodes.
+    batch:  as for `sizes_for`.
+    Raises: UsageError for a session that records CUDA graphs, which have no nodes, and as `sizes_for`; OnnxplainError
+            if the model cannot be run.
     """
     options = runtime().SessionOptions()
     options.log_severity_level = 4
@@ -73,9 +76,14 @@ def profile(
         session = open_session(model, provider, threads=threads, cuda=cuda, options=options)
         if records(session):
             raise UsageError("a CUDA graph is one launch, without nodes to time.\n  Leave enable_cuda_graph out.")
-        feeds = random_feeds(session, batch)
-        for _ in range(runs + 1):
-            session.run(None, feeds)
+        feeds = random_feeds(session, sizes_for(model, batch))
+        try:
+            for _ in range(runs + 1):
+                running(session).run(None, feeds)
+        except OnnxplainError:
+            raise
+        except Exception as error:  # ONNX Runtime's errors have no common base but this one
+            raise OnnxplainError(f"{model.name} cannot be run on random numbers: {reason(error)}") from None
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     times: dict[tuple[str, str], list[float]] = defaultdict(list)
     for event in events:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +60,21 @@ class Results:
 
     def add(self, source: Path, seen: Image.Image, result: Mapping[str, Array]) -> list[Record]:
         """Write what a call returned for one picture. Returns: a record for each map, by method and rank."""
-        stem = self._stem(source)
         methods = self.explain.metadata.method.split(",")
+        ranks = len(self._of(result, interface.CLASS))
+        endings = {
+            (method, rank): (f".{method}" if len(methods) > 1 else "") + (f".{rank + 1}" if ranks > 1 else "")
+            for method in methods
+            for rank in range(ranks)
+        }
+        stem = self._stem(source, list(endings.values()))
         added = []
         for method in methods:
             suffix = f"_{method}" if len(methods) > 1 else ""
-            part = f".{method}" if suffix else ""
             heatmaps = self._of(result, interface.HEATMAP + suffix)
             attributions = self._of(result, interface.ATTRIBUTION + suffix)
             for rank, heatmap in enumerate(heatmaps):
-                name = f"{stem}{part}{f'.{rank + 1}' if len(heatmaps) > 1 else ''}"
+                name = stem + endings[method, rank]
                 record = self._record(source, method, suffix, rank, result)
                 missing = int(np.count_nonzero(~np.isfinite(attributions[rank])))
                 if missing:
@@ -107,14 +113,21 @@ class Results:
         with replacing(self.folder / f"{name}.npy") as file:
             np.save(file, attribution)
 
-    def _stem(self, source: Path) -> str:
-        """A name that no other picture of this run has, and under which no picture of this run lies."""
+    def _stem(self, source: Path, endings: Sequence[str]) -> str:
+        """How the names of a picture's files begin: none is another's of this run, or that of a picture of this run."""
         kept = {path.resolve() for path in self.sources}
-        stem, count = source.stem, 1
-        while stem.casefold() in self._taken or (self.folder / f"{stem}.png").resolve() in kept:
-            count += 1
-            stem = f"{source.stem}-{count}"
-        self._taken.add(stem.casefold())
+
+        def free(stem: str) -> bool:
+            return not any(
+                (stem + ending).casefold() in self._taken
+                or (self.folder / f"{stem}{ending}.png").resolve() in kept
+                or (self.folder / f"{stem}{ending}.npy").resolve() in kept
+                for ending in endings
+            )
+
+        numbered = (f"{source.stem}-{number}" for number in count(2))
+        stem = next(stem for stem in chain([source.stem], numbered) if free(stem))
+        self._taken.update((stem + ending).casefold() for ending in endings)
         return stem
 
 

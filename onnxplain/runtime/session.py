@@ -17,7 +17,7 @@ import onnx
 from google.protobuf.message import EncodeError
 
 from onnxplain.errors import BadModel, OnnxplainError, ProviderUnavailable, UsageError, nearest
-from onnxplain.ir.load import model_path
+from onnxplain.ir.load import model_path, refuse_no_file
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 CHOICES = {"cuda": CUDA, "cpu": CPU}
@@ -209,9 +209,7 @@ def _source(model: str | Path | onnx.ModelProto) -> str | bytes:
                 "  Save it with external data and pass the path instead."
             ) from None
     path = model_path(model)
-    if not path.is_file():
-        what = f"{path} is a folder, not a model file" if path.is_dir() else f"there is no file {path}"
-        raise BadModel(f"{what}.\n  Check the path of the model.")
+    refuse_no_file(path)
     return str(path)
 
 

@@ -13,21 +13,23 @@ import onnx
 
 from onnxplain import interface
 from onnxplain.errors import BadModel, OnnxplainError, UsageError
-from onnxplain.ir.layout import Layout
 from onnxplain.runtime.agreement import ALIKE, LEEWAY, distance
+from onnxplain.runtime.bound import running
 from onnxplain.runtime.explainer import Explainer
-from onnxplain.runtime.feeds import Array, Port, ports, shown
+from onnxplain.runtime.feeds import Array, Port, ports, real, shown
 from onnxplain.runtime.portions import in_portions
 from onnxplain.runtime.preprocess import Preprocess
+from onnxplain.runtime.rounding import roundings
 from onnxplain.runtime.scores import class_scores
 from onnxplain.runtime.session import open_session, reason
+from onnxplain.runtime.sizes import of_others, of_samples
 from onnxplain.runtime.slope import SLOPES, TOLERANCE, slope_error
 
 RELATIVE = 1e-5
-"""Of the largest value of an output. Half precision is allowed four roundings."""
+"""Of the largest value of an output. Half precision is allowed four roundings, wherever the model computes in it."""
 
-BATCH, SIDE, LENGTH = 2, 224, 16
-"""Random samples, and what a size is taken to be that the model leaves open: of a picture, of anything else."""
+BATCH = 2
+"""Random samples, where the model leaves their number open."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +59,16 @@ def verify(
         yield check
         if not check.kept:
             return  # the two cannot be fed the same
+    coarse = roundings(source)
     for batch in batches:
-        yield from _numbers(explain, original, batch, reference)
+        yield from _numbers(explain, original, batch, reference, coarse)
 
 
 def random_batch(explain: Explainer, seed: int = 0, size: tuple[int, int] | None = None) -> Array:
     """Seeded samples: for an input of pictures blobs under grain, preprocessed; else standard normal numbers."""
     port, layout = explain.input, explain.layout
     rng = np.random.default_rng(seed)
-    shape = _sizes(port, layout, size)
+    shape = of_samples(port.shape, layout, BATCH, size)
     if len(shape) != 4:
         return (rng.integers(0, 2, shape) if port.dtype.kind in "iu" else rng.standard_normal(shape)).astype(port.dtype)
     channels = shape[layout.channel or 1]
@@ -77,14 +80,6 @@ def random_batch(explain: Explainer, seed: int = 0, size: tuple[int, int] | None
     how = Preprocess.assumed(port.dtype) if recorded is None else Preprocess.from_dict(recorded)
     values = how.apply(pixels).astype(port.dtype)
     return values if layout.channel == 3 else values.transpose(0, 3, 1, 2)
-
-
-def _sizes(port: Port, layout: Layout, size: tuple[int, int] | None) -> tuple[int, ...]:
-    picture = len(port.shape) == 4
-    unsaid = dict(zip(layout.spatial, size or (SIDE, SIDE), strict=True)) if picture else {}
-    first, *rest = port.shape
-    others = [d if isinstance(d, int) else unsaid.get(a, 3 if picture else LENGTH) for a, d in enumerate(rest, 1)]
-    return (first if isinstance(first, int) else BATCH, *others)
 
 
 def _well_formed(path: Path) -> Check:
@@ -117,9 +112,11 @@ def _listed(wrong: Sequence[str], every: Sequence[str] | Mapping[str, Any]) -> s
     return f"not so: {', '.join(wrong)}" if wrong else ", ".join(every)
 
 
-def _numbers(explain: Explainer, original: Any, batch: Array, reference: Explainer | None) -> Iterator[Check]:
-    own = {port.name: _filled(port, explain, len(batch)) for port in ports(original.get_inputs()).values()}
-    others = {name: array for name, array in own.items() if name != explain.input.name}
+def _numbers(
+    explain: Explainer, original: Any, batch: Array, reference: Explainer | None, coarse: Mapping[str, float]
+) -> Iterator[Check]:
+    made_up = _made_up(explain, batch)
+    others = {name: made_up[name] for name in ports(original.get_inputs()) if name != explain.input.name}
     added = _added(explain, batch)
     expected = _run_original(explain, original, batch, others)
     main = expected.get(str(explain.metadata.parameters.get("output")), next(iter(expected.values())))
@@ -129,7 +126,7 @@ def _numbers(explain: Explainer, original: Any, batch: Array, reference: Explain
     fed = others | {explain.argument(role): array for role, array in added.items()}
     returned = explain(batch, **fed)
     for name, array in expected.items():
-        yield _equal(name, returned[name], array)
+        yield _equal(name, returned[name], array, coarse.get(name, 0.0))
     result = {role: returned[explain.key(role)] for role in explain.metadata.outputs}
     if scores is not None:
         yield _classes(explain, result[interface.CLASS], scores, added.get(interface.TARGET))
@@ -148,19 +145,33 @@ def _numbers(explain: Explainer, original: Any, batch: Array, reference: Explain
         yield _out_of_range(explain, batch, beyond, explain.classes or main.size)
 
 
+def _made_up(explain: Explainer, batch: Array) -> dict[str, Array]:
+    """Seeded numbers for every input but the explained one; zeros where they are indices or flags."""
+    shapes = of_others(
+        {name: port.shape for name, port in explain.inputs.items()}, explain.metadata.inputs, batch.shape
+    )
+    return {name: _filled(explain.inputs[name].dtype, shape) for name, shape in shapes.items()}
+
+
+def _filled(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+    if not real(dtype):
+        return np.zeros(shape, dtype)
+    return np.random.default_rng(0).standard_normal(shape).astype(dtype)
+
+
 def _added(explain: Explainer, batch: Array) -> dict[str, Array]:
     """A baseline and noise, where the graph takes them, by role."""
     added = {interface.BASELINE: np.zeros_like(batch[:1])} if interface.BASELINE in explain.metadata.inputs else {}
     noise = explain.metadata.inputs.get(interface.NOISE)
     if noise is not None:
-        added[interface.NOISE] = _noise(explain.inputs[noise], batch)
+        added[interface.NOISE] = _made_up(explain, batch)[noise]
     return added
 
 
 def for_best_class(explain: Explainer, batch: Array) -> dict[str, Array]:
     """What a call returns for the best class of each sample, the graph's other inputs made up as `verify` does."""
     roles, count = explain.metadata.inputs, len(batch)
-    fed = {name: _filled(port, explain, count) for name, port in explain.inputs.items() if name not in roles.values()}
+    fed = {name: array for name, array in _made_up(explain, batch).items() if name not in roles.values()}
     fed |= {explain.argument(role): array for role, array in _added(explain, batch).items()}
     if interface.TARGET not in roles:
         return explain(batch, **fed)
@@ -177,7 +188,9 @@ def _run_original(explain: Explainer, original: Any, batch: Array, others: Mappi
 
     def run(feeds: Mapping[str, Array]) -> dict[str, Array]:
         try:
-            return dict(zip(names, original.run(names, {**feeds, **others}), strict=True))
+            return dict(zip(names, running(original).run(names, {**feeds, **others}), strict=True))
+        except OnnxplainError:
+            raise
         except Exception as error:  # ONNX Runtime's errors have no common base but this one
             raise OnnxplainError(f"the original model cannot be run on {shown(batch.shape)}: {reason(error)}") from None
 
@@ -185,27 +198,14 @@ def _run_original(explain: Explainer, original: Any, batch: Array, others: Mappi
     return in_portions(run, {x: batch}, {x: 0}, count=len(batch), size=size)
 
 
-def _filled(port: Port, explain: Explainer, samples: int) -> Array:
-    """Seeded numbers for any other input of the model; zeros where they are indices or flags."""
-    shape = [d if isinstance(d, int) else samples if d == explain.input.shape[0] else LENGTH for d in port.shape]
-    if port.dtype.kind != "f":
-        return np.zeros(shape, port.dtype)
-    return np.random.default_rng(0).standard_normal(shape).astype(port.dtype)
-
-
-def _noise(port: Port, batch: Array) -> Array:
-    """(samples, N, ...), sizes that are open taken from the batch."""
-    samples = port.shape[0] if isinstance(port.shape[0], int) else 4
-    sizes = batch.shape if len(port.shape) == batch.ndim + 1 else batch.shape[1:]
-    shape = (samples, *(d if isinstance(d, int) else s for d, s in zip(port.shape[1:], sizes, strict=True)))
-    return np.random.default_rng(0).standard_normal(shape).astype(port.dtype)
-
-
-def _equal(name: str, have: Array, want: Array) -> Check:
+def _equal(name: str, have: Array, want: Array, rounding: float) -> Check:
+    """rounding: of the model, on the way to that output, as `roundings` has it."""
+    if isinstance(want, list):
+        return _equal_sequence(name, have, want, rounding)
     if want.dtype.kind != "f":
         same = np.array_equal(have, want)
         return Check(f"output {name!r} as the model's", "equal" if same else "different", bool(same))
-    limit = max(RELATIVE, 4 * float(np.finfo(want.dtype).eps)) if want.dtype.itemsize < 4 else RELATIVE
+    limit = max(RELATIVE, 4 * rounding)
     promise = f"output {name!r} as the model's, to {limit:.0e}"
     if have.shape != want.shape:
         return Check(promise, f"{shown(have.shape)}, the model's {shown(want.shape)}", False)
@@ -215,6 +215,22 @@ def _equal(name: str, have: Array, want: Array) -> Check:
     top = float(np.abs(want[finite]).max(initial=0)) or 1.0
     error = float(np.abs(have[finite].astype(np.float64) - want[finite]).max(initial=0)) / top
     return Check(promise, f"{error:.1e}", error <= limit)
+
+
+def _equal_sequence(name: str, have: Any, want: Sequence[Any], rounding: float) -> Check:
+    """Of arrays, or of maps from texts or numbers to numbers."""
+    promise = f"output {name!r} as the model's"
+    if not isinstance(have, list) or len(have) != len(want):
+        return Check(promise, "a sequence of another length", False)
+    pairs = [pair for one, other in zip(have, want, strict=True) for pair in _arrays(one, other)]
+    checks = [_equal(name, np.asarray(a), np.asarray(b), rounding) for a, b in pairs]
+    return next((check for check in checks if not check.kept), checks[0] if checks else Check(promise, "empty", True))
+
+
+def _arrays(have: Any, want: Any) -> list[tuple[Any, Any]]:
+    if not isinstance(want, dict):
+        return [(have, want)]
+    return [(list(have), list(want)), (np.array([*have.values()], np.float32), np.array([*want.values()], np.float32))]
 
 
 def _classes(explain: Explainer, classes: Array, scores: Array, given: Array | None) -> Check:

@@ -103,11 +103,11 @@ def test_what_cannot_be_measured_is_said_in_whole(explained: Path) -> None:
     explained.write_bytes(b"no model")
     told = r"^measuring explained.onnx failed: ONNX Runtime \S+ cannot load explained.onnx: .*\n  Check the model with"
     with pytest.raises(OnnxplainError, match=told):
-        measure(Job(str(explained), "cpu", 1, 1))
+        measure(Job(str(explained), "cpu", {}, 1))
     explained.unlink()
     told = f"measuring explained.onnx failed: there is no file {explained}.\n  Check the path of the model."
     with pytest.raises(OnnxplainError, match=f"^{re.escape(told)}$"):
-        measure(Job(str(explained), "cpu", 1, 1))
+        measure(Job(str(explained), "cpu", {}, 1))
 
 
 def test_bench_of_a_model_that_explains_nothing_says_so(explained: Path) -> None:
@@ -121,6 +121,72 @@ def test_profile_names_the_model_s_layers_on_both_ways(explained: Path) -> None:
     assert result.exit_code == 0, result.stderr
     assert "forward ms" in result.stdout
     assert "onnxplain/" not in result.stdout, "what was inserted counts for its layer"
+
+
+NOISY = {"noise": "input", "samples": 3}
+
+
+@pytest.mark.parametrize("size", ["8", "?", "h"])
+@pytest.mark.parametrize(
+    ("method", "options"), [("smoothgrad", NOISY), ("integrated-gradients", {"baseline": "input", "steps": 2})]
+)
+def test_inputs_that_the_explanation_takes_are_made_up(
+    tmp_path: Path, method: str, options: dict[str, Any], size: str
+) -> None:
+    """Also where the model leaves everything open: three colours then, as `verify` has it."""
+    model = classifier(side=8 if size == "8" else "h")
+    if size == "?":
+        for dim in model.graph.input[0].type.tensor_type.shape.dim:
+            dim.Clear()
+    source, path = saved(model, tmp_path / "model.onnx"), tmp_path / "explained.onnx"
+    onnxplain.compile_file(source, path, method, target="input", **options)
+    profiled = program("profile", path, "--runs", 1, "--batch", 2)
+    assert profiled.exit_code == 0, profiled.stderr
+    for more in ([], ["--against", source]):
+        measured = program("bench", path, "--runs", 1, "--turns", 1, "--batch", 2, "--json", *more)
+        assert measured.exit_code == 0, measured.stderr
+        assert json.loads(measured.stdout)[0]["batch"] == 2
+
+
+@pytest.mark.parametrize("command", ["bench", "profile"])
+def test_a_fixed_batch_is_the_models_own(tmp_path: Path, command: str) -> None:
+    source, path = saved(classifier(batch=2), tmp_path / "model.onnx"), tmp_path / "explained.onnx"
+    onnxplain.compile_file(source, path, "gradient")
+    short = ["--runs", 1, *(["--turns", 1] if command == "bench" else [])]
+    for more in ([], ["--batch", 2]):
+        result = program(command, path, *short, *more)
+        assert result.exit_code == 0, result.stderr
+        assert command == "profile" or any(line.split()[:1] == ["2"] for line in result.stdout.splitlines())
+    result = program(command, path, *short, "--batch", 64)
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "UsageError: explained.onnx takes 2 samples at a time, (2, 3, 8, 8), and cannot be measured with 64.\n"
+        "  Leave --batch out, or export the model with a batch that is chosen at run time.\n",
+    )
+    for wrong in (0, -1):
+        refused = program(command, path, *short, "--batch", wrong)
+        assert refused.exit_code == 2
+        assert "--batch" in refused.stderr
+
+
+def test_what_the_runtime_cannot_run_is_said(tmp_path: Path) -> None:
+    """Sixteen numbers are no rows of five."""
+    model = net("g (float[N,h] x) => (float[N,5] y) <int64[2] s = {-1, 5}> { r = Relu(x) y = Reshape(r, s) }")
+    source, path = saved(model, tmp_path / "model.onnx"), tmp_path / "explained.onnx"
+    onnxplain.compile_file(source, path, "gradient")
+    result = program("profile", path, "--runs", 1)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("OnnxplainError: explained.onnx cannot be run on random numbers: ")
+
+
+def test_another_model_is_no_forward_pass(explained: Path) -> None:
+    other = saved(net("g (float[N,4] x) => (float[N,4] y) { y = Relu(x) }"), explained.with_name("other.onnx"))
+    result = program("bench", explained, "--against", other, "--runs", 1, "--turns", 1)
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "OnnxplainError: measuring other.onnx failed: input 'x' takes float32 (N, 4), which the explained model does "
+        "not have: it was not compiled from this one.\n  Name the model that it was compiled from with --against.\n",
+    )
 
 
 def test_time_is_summed_by_operator_and_by_layer() -> None:

@@ -219,6 +219,25 @@ def test_no_picture_is_overwritten(folder: Path) -> None:
     assert {"a-2.png", "b-2.png", "c.png"} <= set(after)
 
 
+@pytest.mark.parametrize(
+    ("method", "target", "other"),
+    [("gradient", "topk:2", "a.1"), ("gradient,grad-cam", "top1", "a.grad-cam"), ("gradient,fem", "topk:3", "a.fem.3")],
+)
+def test_no_picture_is_overwritten_by_a_rank_or_a_method(folder: Path, method: str, target: str, other: str) -> None:
+    (folder / "in/a.png").rename(folder / "in/a.bmp")
+    (folder / "in/b.png").rename(folder / f"in/{other}.png")
+    before = listing(folder / "in")
+    command = ["explain", folder / "model.onnx", folder / "in", "-o", folder / "in", "--preprocess", "unit"]
+    result = program(*command, "-m", method, "-t", target)
+    assert result.exit_code == 0, result.stderr
+    after = listing(folder / "in")
+    assert {name: after[name] for name in before} == before
+    written = [r["overlay"] for r in lines(after["explanations.jsonl"].decode()) if r["file"].endswith("/a.bmp")]
+    assert written
+    assert all(name.startswith("a-2.") for name in written)
+    assert set(written) <= set(after)
+
+
 def test_a_graph_that_is_told_the_class(folder: Path) -> None:
     onnxplain.compile_file(classifier(), folder / "told.onnx", "gradient", target="input")
     where = ["explain", folder / "told.onnx", folder / "in", "-o", folder / "out", "--preprocess", "unit"]

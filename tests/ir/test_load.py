@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import onnx
 import pytest
 
 from onnxplain.compiler import compile_file, compile_model
-from onnxplain.errors import BadModel
+from onnxplain.errors import BadModel, UnsupportedModel
 from onnxplain.ir.weights import STUB
+from onnxplain.runtime.explainer import Explainer
 from tests.running import net, run
 
 TEXT = "g (float[N,4] x) => (float[N,2] y) <float[4,2] w = {1,2,3,4,5,6,7,8}> { h = Tanh(x) y = MatMul(h, w) }"
@@ -100,3 +102,34 @@ def test_an_output_that_nothing_computes_is_named() -> None:
     model.graph.output.add(name="lost").type.CopyFrom(model.graph.output[0].type)
     with pytest.raises(BadModel, match=r"no node computes its output 'lost'\.\n  Export it again"):
         compile_model(model)
+
+
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    """It would be empty when it is read again."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    told = f"{pipe} is a pipe or a device, which can be read once, and a model is read several times.\n"
+    for use in (compile_model, Explainer):
+        with pytest.raises(BadModel) as caught:
+            use(pipe)
+        assert str(caught.value) == told + "  Write it to a file and name that."
+
+
+def test_inputs_and_outputs_are_tensors_or_sequences() -> None:
+    tensor = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, ["N", 4])
+    for place in ("input", "output"):
+        model = net(TEXT)
+        model.graph.node.append(onnx.helper.make_node("Optional", ["x"], ["o"] if place == "output" else ["p"]))
+        kind = onnx.helper.make_optional_type_proto(tensor)
+        getattr(model.graph, place).append(onnx.helper.make_value_info("o", kind))
+        with pytest.raises(UnsupportedModel) as caught:
+            compile_model(model, input="x", output="y")
+        assert str(caught.value) == (
+            "the given ModelProto has 'o' among its inputs and outputs, of the kind 'optional': tensors and sequences "
+            "can be there.\n  Export the model without it, or with the value that it has."
+        )
+    model = net(TEXT)
+    model.graph.node.append(onnx.helper.make_node("SequenceConstruct", ["y", "y"], ["s"]))
+    model.graph.output.append(onnx.helper.make_tensor_sequence_value_info("s", onnx.TensorProto.FLOAT, None))
+    compiled = compile_model(model, output="y")
+    assert compiled.graph.output[1] == model.graph.output[1]

@@ -111,11 +111,85 @@ def test_a_proto_has_external_weights_inside(tmp_path: Path) -> None:
     np.testing.assert_array_equal(run(compiled, X)["attribution"], expected()["attribution"])
 
 
-def test_the_model_and_its_data_may_be_written_over(tmp_path: Path) -> None:
-    source = external(tmp_path / "in")
-    compile_file(source, source)
-    assert files(source.parent) == ["m.bin", "m.onnx", "m.onnx.data"]
-    np.testing.assert_array_equal(run(source, X)["attribution"], expected()["attribution"])
+@pytest.mark.parametrize("size", [0, 1 << 30])
+def test_an_earlier_result_and_its_data_may_be_written_over(tmp_path: Path, size: int) -> None:
+    """size: of the smallest weight that lies in the data file."""
+    onnx.save_model(model(), tmp_path / "m.onnx", save_as_external_data=not size, location="m.bin", size_threshold=0)
+    compile_file(tmp_path / "m.onnx", tmp_path / "c.onnx", "lrp-eps")
+    compile_file(tmp_path / "m.onnx", tmp_path / "c.onnx")
+    assert files(tmp_path) == (["c.onnx", "m.onnx"] if size else ["c.onnx", "c.onnx.data", "m.bin", "m.onnx"])
+    np.testing.assert_array_equal(run(tmp_path / "c.onnx", X)["attribution"], expected()["attribution"])
+
+
+SMALL = "g (float[N,4] x) => (float[N,2] y) <float[4,2] w = {1,2,3,4,5,6,7,8}> { h = Tanh(x) y = MatMul(h, w) }"
+
+
+@pytest.mark.parametrize("small", [True, False])
+@pytest.mark.parametrize(
+    ("name", "data", "out", "lost"),
+    [
+        ("trained.onnx", "model.onnx.data", "model.onnx", "model.onnx.data is where weights of trained.onnx lie"),
+        ("m.onnx", "m.onnx.data", "m.onnx.data", "m.onnx.data is where weights of m.onnx lie"),
+        ("m.onnx", "m.bin", "m.onnx", "m.onnx is the model itself"),
+        ("m.onnx", "m.bin", "link.onnx", "link.onnx is the model itself"),
+        ("m.data", "m.bin", "m", "m.data is the model itself"),
+        ("m.onnx", "", "m.onnx", "m.onnx is the model itself"),
+    ],
+)
+def test_no_file_that_the_model_was_read_from_is_written_over(
+    tmp_path: Path, name: str, data: str, out: str, lost: str, small: bool
+) -> None:
+    """small: weights that are read at once, since shapes may depend on them."""
+    trained, path = net(SMALL) if small else model(), tmp_path / name
+    for weight in trained.graph.initializer:
+        weight.CopyFrom(
+            numpy_helper.from_array(numpy_helper.to_array(weight), weight.name)
+        )  # only bytes can lie outside
+    onnx.save_model(trained, path, save_as_external_data=bool(data), location=data or None, size_threshold=0)
+    (tmp_path / "link.onnx").symlink_to(path)
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(UsageError) as caught:
+        compile_file(path, tmp_path / out)
+    assert str(caught.value) == f"{tmp_path / lost}, which would be overwritten.\n  Name another file to write."
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_a_link_is_followed_and_stays(tmp_path: Path) -> None:
+    for name, old in (("there", b"old"), ("not yet", None)):
+        target, link = tmp_path / f"{name}.onnx", tmp_path / f"{name} link.onnx"
+        if old is not None:
+            target.write_bytes(old)
+        link.symlink_to(target)
+        compile_file(model(), link)
+        assert link.is_symlink()
+        assert not target.is_symlink()
+        np.testing.assert_array_equal(run(target, X)["attribution"], expected()["attribution"])
+
+
+def test_the_data_file_lies_beside_the_name_that_was_given(tmp_path: Path) -> None:
+    """The graph is opened by that name, and its data looked for in that folder."""
+    source, target, link = external(tmp_path / "in"), tmp_path / "in" / "target.onnx", tmp_path / "link.onnx"
+    link.symlink_to(target)
+    assert compile_file(source, link) == [link, tmp_path / "link.onnx.data"]
+    assert link.is_symlink()
+    assert target.is_file()
+    np.testing.assert_array_equal(run(link, X)["attribution"], expected()["attribution"])
+
+
+def test_a_pipe_and_a_link_to_itself_are_no_files(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(link)
+    with pytest.raises(UsageError) as caught:
+        compile_file(model(), pipe)
+    told = "it is a pipe or a device, and a file is written under another name first.\n  Name a file."
+    assert str(caught.value) == f"cannot write {pipe}: {told}"
+    with pytest.raises(UsageError) as caught:
+        compile_file(model(), link)
+    assert str(caught.value) == f"cannot write {link}: it is a link that leads back to itself.\n  Remove it."
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert files(tmp_path) == ["link", "pipe"]
 
 
 def test_a_failed_write_of_the_graph_leaves_no_data_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from onnxplain.errors import UsageError
 from onnxplain.runtime import bound as module
 from onnxplain.runtime.bound import Bound, node_by_node, records
 from onnxplain.runtime.session import CUDA
-from tests.runtime.tiny import classifier, pictures
+from tests.runtime.tiny import classifier, pictures, text
 
 IMAGES = pictures(2)
 
@@ -47,6 +47,37 @@ def test_other_sizes_are_refused(bound: tuple[onnxplain.Explainer, Bound]) -> No
 def test_an_input_that_there_is_not_is_refused(bound: tuple[onnxplain.Explainer, Bound]) -> None:
     with pytest.raises(UsageError, match=r"no input 'image' that is bound: there are pixels\."):
         bound[1].set("image", IMAGES)
+
+
+def test_a_scalar_is_set_in_place() -> None:
+    model = text("g (float[N,3] x, float scale) => (float[N,3] y) { y = Mul(x, scale) }")
+    explain = onnxplain.Explainer(onnxplain.compile_model(model, "gradient", input="x"), "cpu")
+    x = np.array([[1, 2, 3]], np.float32)
+    runs = Bound(explain.session, {"x": x, "scale": np.array(2, np.float32)})
+    runs.set("scale", np.array(5, np.float32))
+    runs.run()
+    np.testing.assert_array_equal(runs.get("y"), 5 * x)
+
+
+@pytest.mark.parametrize(
+    ("graph", "name", "kind"),
+    [
+        ("g (float[N,3] x, string[N] t) => (float[N,3] y, string[N] u) { y = Relu(x) u = Identity(t) }", "t", "string"),
+        ("g (bfloat16[N,3] x) => (float[N,3] y) { r = Cast<to = 1>(x) y = Mul(r, r) }", "x", "bfloat16"),
+        ("g (float[N,3] x) => (float[N,3] y, seq(float[N,3]) s) { y = Relu(x) s = SequenceConstruct(x) }", "s", ""),
+    ],
+)
+def test_what_cannot_be_bound_is_named(graph: str, name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    recording(monkeypatch)
+    explain = onnxplain.Explainer(onnxplain.compile_model(text(graph), "gradient", input="x", output="y"), "cpu")
+    more = {"t": np.array(["a"])} if kind == "string" else {}
+    with pytest.raises(UsageError) as caught:
+        explain(np.ones((1, 3), np.float32), **more)
+    of = f"tensor({kind})" if kind else "seq(tensor(float))"
+    assert str(caught.value) == (
+        f"{name!r} is of the type {of}, which ONNX Runtime cannot bind to memory from Python.\n"
+        "  Run the session unbound: `onnxplain.Explainer` without enable_cuda_graph."
+    )
 
 
 def test_what_was_returned_stays_as_it_was(bound: tuple[onnxplain.Explainer, Bound]) -> None:

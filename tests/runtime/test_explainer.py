@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnxruntime
 import pytest
@@ -239,6 +240,76 @@ def test_the_models_other_inputs_go_by_name() -> None:
         explain(x, scale=[1, 5, 1], scales=[1])
     with pytest.raises(UsageError, match=r"does not fit: input 'scale' takes float32 \(3,\)"):
         explain(x, scale=[1, 5])
+
+
+@pytest.mark.parametrize("batch", ["N", "1"])
+@pytest.mark.parametrize("scale", [4, 4.0, np.float32(4), np.array(4, np.float64)])
+def test_a_further_input_may_be_a_scalar(scale: object, batch: str) -> None:
+    graph = f"g (float[{batch},3] x, float scale) => (float[{batch},3] y, float back)"
+    explain = explainer(text(graph + " { y = Mul(x, scale) back = Neg(scale) }"), input="x", output="y")
+    result = explain(np.array([[1, 2, 3], [3, 2, 1]], np.float32), scale=scale)
+    np.testing.assert_array_equal(result["attribution"], [[0, 0, 4], [4, 0, 0]])
+    assert result["back"].shape == ()
+    assert result["back"] == -4
+    with pytest.raises(UsageError, match=r"an array of shape \(1,\) does not fit: input 'scale' takes float32 \(\)"):
+        explain(np.ones((1, 3), np.float32), scale=[4])
+
+
+SEQUENCE = """g (float[N,3] x, seq(float[N,3]) more) => (float[N,3] y) {
+    i = Constant<value = int64 {0}>() first = SequenceAt(more, i) y = Mul(x, first) }"""
+
+
+def test_an_input_that_arrays_cannot_be_given_to_is_named() -> None:
+    with pytest.raises(UnsupportedModel) as caught:
+        explainer(text(SEQUENCE), input="x")
+    assert str(caught.value) == (
+        "input 'more' takes seq(tensor(float)), and only arrays of NumPy's types can be given here.\n"
+        "  Run the graph with ONNX Runtime itself: onnxruntime.InferenceSession."
+    )
+
+
+@pytest.mark.parametrize("batch", ["N", "2"])
+def test_an_output_may_be_a_sequence(batch: str) -> None:
+    graph = f"g (float[{batch},3] x) => (float[{batch},3] y, seq(float[{batch},3]) both)"
+    explain = explainer(text(graph + " { y = Relu(x) z = Neg(x) both = SequenceConstruct(y, z) }"), output="y")
+    x = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
+    result = explain(x)
+    np.testing.assert_array_equal(result["both"], [np.maximum(x, 0), -x])
+    np.testing.assert_array_equal(result["attribution"].any(1), (x > 0).any(1))
+    if batch != "N":
+        told = (
+            "the graph takes 2 samples at a time, and its output 'both' is a sequence, which cannot be put together "
+            "for 3.\n  Pass 2 samples at a time."
+        )
+        with pytest.raises(UsageError) as caught:
+            explain(x[[0, 1, 0]])
+        assert str(caught.value) == told
+
+
+NARROW = "g (bfloat16[N,4] x) => (float[N,4] y{more}) {{ r = Cast<to = 1>(x) y = Mul(r, r) {end} }}"
+
+
+def test_an_input_in_bfloat16() -> None:
+    """NumPy has no such type; the gradient of a square is twice the number as it was rounded."""
+    explain = explainer(text(NARROW.format(more="", end="")), method="gradient-x-input")
+    x = np.array([[1, -2, 3.14159, 0.1]], np.float32)
+    narrow = x.astype(ml_dtypes.bfloat16)
+    assert explain.input.dtype == ml_dtypes.bfloat16
+    for given in (x, narrow):
+        result = explain(given)
+        square = narrow.astype(np.float64) ** 2
+        np.testing.assert_allclose(result["y"], square, rtol=1e-6)
+        np.testing.assert_allclose(result["attribution"], 2 * np.where(square == square.max(), square, 0), rtol=1e-6)
+
+
+def test_an_output_in_bfloat16_cannot_be_returned() -> None:
+    explain = explainer(text(NARROW.format(more=", bfloat16[N,4] z", end="z = Identity(x)")), output="y")
+    with pytest.raises(UnsupportedModel) as caught:
+        explain(np.ones((1, 4), np.float32))
+    assert str(caught.value) == (
+        "output 'z' is in bfloat16, which ONNX Runtime cannot return to Python as an array.\n"
+        "  Export the model with that output in float32."
+    )
 
 
 WHOLE = """g (float[2,3] x) => (float[2,3] y, float temperature, float[3] table, float mean)

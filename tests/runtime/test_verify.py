@@ -169,3 +169,54 @@ def test_pixels_without_last_bits_cannot_excuse_a_difference(tmp_path: Path) -> 
     path = saved(wrong, tmp_path / "explained.onnx")
     found = list(verify(path, Explainer(path, "cpu"), source, [random_batch(right)], right))
     assert [check.found for check in found if not check.kept] == ["1.0e-02; uint8 has none"]
+
+
+SEQUENCES = """g (float[N,4] x) => (float[N,4] y, seq(float[N,4]) both, int64 length) {
+    r = Relu(x) y = Softmax(r) z = Mul(r, two) both = SequenceConstruct(y, z) length = SequenceLength(both) }"""
+
+
+def test_outputs_that_are_sequences(tmp_path: Path) -> None:
+    model = text(SEQUENCES)
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(2), "two"))
+    source, path = saved(model, tmp_path / "model.onnx"), tmp_path / "explained.onnx"
+    compiled = onnxplain.compile_model(source, "gradient", output="y")
+    for factor, wrong in ((2.0, []), (2.1, ["output 'both' as the model's, to 1e-05"])):
+        (two,) = (t for t in compiled.graph.initializer if t.name == "two")
+        two.CopyFrom(numpy_helper.from_array(np.float32(factor), "two"))
+        explain = Explainer(saved(compiled, path), "cpu")
+        assert broken(list(verify(path, explain, source, [random_batch(explain)]))) == wrong
+    (node,) = (n for n in compiled.graph.node if n.op_type == "SequenceConstruct")
+    node.input.append(node.input[0])
+    explain = Explainer(saved(compiled, path), "cpu")
+    found = list(verify(path, explain, source, [random_batch(explain)]))
+    assert [c.found for c in found if not c.kept] == ["a sequence of another length", "different"]
+
+
+def test_maps_by_class(tmp_path: Path) -> None:
+    """As converters of scikit-learn's classifiers write them."""
+    model = text("g (float[N,3] x) => (float[N,3] y) { y = Softmax(x) }")
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    names = ["cat", "dog", "owl"]
+    node = helper.make_node("ZipMap", ["y"], ["named"], "zip", domain="ai.onnx.ml", classlabels_strings=names)
+    model.graph.node.append(node)
+    output = model.graph.output.add(name="named")
+    output.type.sequence_type.elem_type.map_type.key_type = onnx.TensorProto.STRING
+    output.type.sequence_type.elem_type.map_type.value_type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    source, path = saved(model, tmp_path / "model.onnx"), tmp_path / "explained.onnx"
+    compiled = onnxplain.compile_model(source, "gradient", output="y")
+    for labels, wrong in ((names, []), (["cat", "owl", "dog"], ["output 'named' as the model's, to 1e-05"])):
+        (zipped,) = (n for n in compiled.graph.node if n.op_type == "ZipMap")
+        zipped.CopyFrom(node)
+        zipped.attribute[0].strings[:] = [label.encode() for label in labels]
+        explain = Explainer(saved(compiled, path), "cpu")
+        assert broken(list(verify(path, explain, source, [random_batch(explain)]))) == wrong
+
+
+def test_an_input_in_bfloat16(tmp_path: Path) -> None:
+    model = text("g (bfloat16[N,3] x) => (float[N,3] y) { r = Cast<to = 1>(x) y = Mul(r, r) }")
+    source, path = saved(model, tmp_path / "model.onnx"), tmp_path / "explained.onnx"
+    onnxplain.compile_file(source, path, "gradient")
+    explain = Explainer(path, "cpu")
+    batch = random_batch(explain)
+    assert np.abs(batch.astype(np.float32)).min() > 0
+    assert broken(list(verify(path, explain, source, [batch], explain))) == []
