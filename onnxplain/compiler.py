@@ -23,8 +23,9 @@ from onnxplain.methods import named
 from onnxplain.methods.method import Explanation, Method
 from onnxplain.methods.study import Study
 from onnxplain.opening import Opened, Request, Selection, open_model, select
-from onnxplain.passes.base import PassLog, run_passes
+from onnxplain.passes.base import Pass, PassLog, run_passes
 from onnxplain.passes.canonical import canonicalise
+from onnxplain.passes.canonical.normalisation import FoldBatchNorm
 from onnxplain.passes.explain.diagnostics import Ledger
 from onnxplain.passes.explain.outputs import attach
 from onnxplain.passes.explain.target import Target
@@ -103,9 +104,17 @@ def reading(
     source = load(model)
     with blaming_the_file(source.given, source.name):
         subject, log = canonicalise(source)
-        wanted = {each.name: each for method, settings in chosen.items() for each in method.passes(settings)}
-        run_passes(subject, wanted.values(), log)
+        run_passes(subject, _wanted(chosen), log)
         yield open_model(subject, request, coarse=all(method.coarse for method in chosen)), log
+
+
+def _wanted(chosen: Mapping[Method, Mapping[str, Any]]) -> list[Pass[Model]]:
+    """The rewrites that methods want, each once; a layer that is asked for by name keeps its batch norm apart."""
+    wanted = {each.name: each for method, settings in chosen.items() for each in method.passes(settings)}
+    layers = frozenset(str(settings["layer"]) for settings in chosen.values() if settings.get("layer"))
+    sharing = next((method.name for method in chosen if method.shares), "")
+    fold = FoldBatchNorm(layers, sharing)
+    return [fold if isinstance(each, FoldBatchNorm) else each for each in wanted.values()]
 
 
 def chosen_methods(names: str, parameters: Mapping[str, Any]) -> dict[Method, dict[str, Any]]:

@@ -163,6 +163,7 @@ def _method(name: str, summary: str, source: str, table: Table, *own: Parameter,
         residual=_missing,
         composite=table,
         passes=_passes,
+        shares=True,
         parameters=(*own, *COMMON),
     )
 

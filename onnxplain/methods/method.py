@@ -91,6 +91,7 @@ class Method:
                 what comes back then has one operator less to pass.
     afterwards: rewrites of the whole graph when all is emitted and what is not read is gone.
     source:     paper and equations.
+    shares:     whether its map depends on which operators are a layer: relevance is shared layer by layer.
     coarse:     whether its map is of a layer and needs no derivative by the input, which may then hold integers.
     """
 
@@ -105,6 +106,7 @@ class Method:
     afterwards: Callable[[Settings], tuple[Pass[Model], ...]] = lambda settings: ()
     parameters: tuple[Parameter, ...] = ()
     coarse: bool = False
+    shares: bool = False
 
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All parameters, checked. Raises: UsageError for one that does not exist or a wrong value."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxplain.errors import UsageError
 from onnxplain.ir.model import Model
 from onnxplain.ir.weights import Array
 from onnxplain.passes.base import Pass, Refusal, Report
@@ -23,8 +25,12 @@ class ChannelAffine:
     shift: Array
 
 
+@dataclass(frozen=True)
 class FoldBatchNorm(Pass[Model]):
     """A layer and the batch norm at its side become one layer.
+
+    apart:  names of nodes and tensors, and patterns, that are asked for: what they hold must still be there.
+    needed: a method that must have all folded.
 
     Behind a layer:     w' = w k,  b' = (b - mean) k + beta,  k = gamma / sqrt(variance + epsilon).
     In front of one:    w' = w k along the input channels,  b' = b + w (beta - mean k).
@@ -33,13 +39,16 @@ class FoldBatchNorm(Pass[Model]):
     padding would see the shift, the shift becomes a constant map that is added behind, exact at the border.
     """
 
+    apart: frozenset[str] = frozenset()
+    needed: str = ""
+
     def run(self, model: Model) -> Report:
         changed, alone = 0, []
         for node in list(model.graph.nodes):
             affine = channel_affine(model, node)
             if affine is None:
                 continue
-            declined = _fold_backward(model, node, affine)
+            declined = self._asked_for(node) or _fold_backward(model, node, affine)
             if declined is None:
                 changed += 1
             elif node.op == "BatchNormalization":
@@ -50,13 +59,25 @@ class FoldBatchNorm(Pass[Model]):
         for node, behind in alone:
             affine = channel_affine(model, node)
             assert affine is not None, "a norm that was merged with is one"
-            ahead = _fold_forward(model, node, affine)
+            ahead = self._asked_for(node) or _fold_forward(model, node, affine)
             if ahead is None:
                 changed += 1
             else:
                 refusals.append(Refusal(node.name, f"{behind}; {ahead}"))
         model.graph.nodes[:] = [node for node in model.graph.nodes if node.outputs]
         return Report(changed, tuple(refusals))
+
+    def _asked_for(self, node: gs.Node) -> str | None:
+        """Why a node stays as it is: it, or what it scales, is one of those that are asked for."""
+        makers = [maker for t in node.inputs for maker in t.inputs]
+        names = {each.name for each in (node, *makers, *node.outputs, *(t for m in makers for t in m.outputs))}
+        found = sorted(name for name in names if any(fnmatchcase(name, pattern) for pattern in self.apart))
+        if found and self.needed:
+            raise UsageError(
+                f"layer {found[0]!r} has a scale behind or in front of it that {self.needed} folds into it, and then is "
+                "no layer by itself.\n  Compile the two methods one by one."
+            )
+        return f"{found[0]!r} is asked for" if found else None
 
 
 def channel_affine(model: Model, node: gs.Node) -> ChannelAffine | None:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import ModelProto
+import torch
+from onnx import ModelProto, numpy_helper
 
 from onnxplain.compiler import compile_model
 from onnxplain.errors import UnsupportedModel, UsageError
@@ -19,7 +20,7 @@ from onnxplain.passes.canonical import canonicalise
 from onnxplain.passes.explain.tap import candidates, find_tap
 from tests.catalogue import LIGHT, SPECIMENS, Specimen, parameters
 from tests.models.nets import Plain, ready
-from tests.running import net, run
+from tests.running import assert_near, net, run
 
 EXPECTED: dict[str, tuple[str, str, tuple[int, ...]]] = {
     "mnist_cntk": ("Relu", "ReLU114_Output_0", (14, 14)),  # before the last pooling
@@ -239,3 +240,56 @@ def test_cam_finds_the_places_however_they_lie(end: str) -> None:
     found, expected = (run(compile_model(net(text), "cam"), x) for text in texts)
     assert found["attribution"].shape == (2, 8, 6)
     np.testing.assert_allclose(found["attribution"], expected["attribution"], rtol=1e-5, atol=1e-6)
+
+
+NORMED = """g (float[N,3,6,6] x) => (float[N,2] y) {
+    c = Conv(x, w, b) n = BatchNormalization(c, gamma, beta, mean, variance) r = Relu(n)
+    p = GlobalAveragePool(r) f = Flatten(p) y = MatMul(f, v) }"""
+
+
+def normed() -> tuple[ModelProto, dict[str, torch.Tensor]]:
+    rng = np.random.default_rng(3)
+    sizes = {"w": (4, 3, 3, 3), "b": 4, "gamma": 4, "beta": 4, "mean": 4, "variance": 4, "v": (4, 2)}
+    weights = {name: rng.standard_normal(size).astype(np.float32) for name, size in sizes.items()}
+    weights["variance"] = abs(weights["variance"]) + np.float32(0.1)
+    model = net(NORMED)
+    model.graph.initializer.extend(numpy_helper.from_array(a, name) for name, a in weights.items())
+    for node in model.graph.node:
+        node.name = f"{node.op_type.lower()}"
+    return model, {name: torch.tensor(a) for name, a in weights.items()}
+
+
+@pytest.mark.parametrize(
+    ("layer", "normalised"), [("conv", False), ("c", False), ("batchnormalization", True), ("n", True)]
+)
+def test_a_layer_that_is_named_is_that_layer_and_not_its_batch_norm(layer: str, normalised: bool) -> None:
+    model, w = normed()
+    x = X[:, :, :6, :6]
+    features = torch.nn.functional.conv2d(torch.tensor(x), w["w"], w["b"])
+    if normalised:
+        scale = (w["gamma"] / torch.sqrt(w["variance"] + 1e-5))[:, None, None]
+        features = (features - w["mean"][:, None, None]) * scale + w["beta"][:, None, None]
+    features.requires_grad_()
+    if normalised:
+        rest = features
+    else:
+        scale = (w["gamma"] / torch.sqrt(w["variance"] + 1e-5))[:, None, None]
+        rest = (features - w["mean"][:, None, None]) * scale + w["beta"][:, None, None]
+    scores = torch.relu(rest).mean((2, 3)) @ w["v"]
+    (d,) = torch.autograd.grad(scores[:, 1].sum(), features)
+    want = torch.relu((d.mean((2, 3), keepdim=True) * features).sum(1)).detach().numpy()
+    for names in ("grad-cam", "gradient,grad-cam"):
+        compiled = compile_model(model, names, layer=layer, target=1)
+        found = run(compiled, x)
+        assert_near(found["attribution" if names == "grad-cam" else "attribution_grad-cam"], want, 1e-5)
+
+
+def test_a_layer_whose_batch_norm_another_method_folds_is_refused() -> None:
+    model, _ = normed()
+    with pytest.raises(UsageError) as caught:
+        compile_model(model, "lrp-eps,grad-cam", layer="conv")
+    assert str(caught.value) == (
+        "layer 'conv' has a scale behind or in front of it that lrp-eps folds into it, and then is no layer by itself.\n"
+        "  Compile the two methods one by one."
+    )
+    compile_model(model, "lrp-eps,grad-cam", layer="relu")
