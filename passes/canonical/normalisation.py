@@ -74,8 +74,8 @@ class FoldBatchNorm(Pass[Model]):
         found = sorted(name for name in names if any(fnmatchcase(name, pattern) for pattern in self.apart))
         if found and self.needed:
             raise UsageError(
-                f"layer {found[0]!r} has a scale behind or in front of it that {self.needed} folds into it, and then is "
-                "no layer by itself.\n  Compile the two methods one by one."
+                f"layer {found[0]!r} has a scale at its side that {self.needed} folds into it, and then is no layer by "
+                "itself.\n  Compile the two methods one by one."
             )
         return f"{found[0]!r} is asked for" if found else None
 

@@ -289,7 +289,7 @@ def test_a_layer_whose_batch_norm_another_method_folds_is_refused() -> None:
     with pytest.raises(UsageError) as caught:
         compile_model(model, "lrp-eps,grad-cam", layer="conv")
     assert str(caught.value) == (
-        "layer 'conv' has a scale behind or in front of it that lrp-eps folds into it, and then is no layer by itself.\n"
+        "layer 'conv' has a scale at its side that lrp-eps folds into it, and then is no layer by itself.\n"
         "  Compile the two methods one by one."
     )
     compile_model(model, "lrp-eps,grad-cam", layer="relu")
