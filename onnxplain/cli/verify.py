@@ -67,7 +67,9 @@ def verify_command(
     from onnxplain.runtime.verify import random_batch, verify
 
     asked = o.preprocess(preprocess, scale, mean, std, order, resize)
-    explain = Explainer(explained, provider, cuda={"use_tf32": "0"} | (o.cuda(cuda) or {}))
+    options = o.cuda(cuda, provider)
+    explain = Explainer(explained, provider, cuda={"use_tf32": "0"} | (options or {}))
+    o.refuse_unused(options, explain.provider)
     reference = None if explain.provider == "cpu" else Explainer(explained, "cpu")
     sides = o.size(size)
     batches = _pictures(explain, images, asked, sides) if images else [random_batch(explain, seed, sides)]

@@ -405,6 +405,26 @@ def test_options_of_cuda_reach_the_session(folder: Path, monkeypatch: pytest.Mon
         return opening(*args, cuda=cuda, **how)
 
     monkeypatch.setattr(explainer, "open_session", noting)
-    options = ["--cuda", "use_tf32=0", "--cuda", "prefer_nhwc=1", "--provider", "cpu", "-o", folder / "out"]
+    monkeypatch.setattr(explainer, "provider_of", lambda _: "cuda")
+    options = ["--cuda", "use_tf32=0", "--cuda", "prefer_nhwc=1", "-o", folder / "out"]
     assert program("explain", folder / "explained.onnx", folder / "in", *options).exit_code == 0
     assert asked == [{"use_tf32": "0", "prefer_nhwc": "1"}]
+
+
+@pytest.mark.parametrize("command", ["explain", "verify", "bench", "profile"])
+@pytest.mark.parametrize("provider", ["cpu", "auto"])
+def test_options_of_cuda_are_not_taken_in_silence_by_the_cpu(
+    folder: Path, command: str, provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where CUDA is to be had, "auto" has it, so that the session must be said to be another's."""
+    monkeypatch.setattr("onnxplain.runtime.explainer.provider_of", lambda _: "cpu")
+    monkeypatch.setenv("CUDA_LAUNCH_BLOCKING", "1")
+    more = {"explain": [folder / "in", "-o", folder / "out"], "verify": ["--against", folder / "model.onnx"]}
+    result = program(
+        command, folder / "explained.onnx", *more.get(command, []), "--cuda", "prefer_nhwc=1", "--provider", provider
+    )
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "UsageError: --cuda prefer_nhwc is for CUDA, and this runs on cpu.\n  Add --provider cuda, or leave it out.\n",
+    )
+    assert not (folder / "out").exists()
