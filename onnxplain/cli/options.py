@@ -114,8 +114,11 @@ Named = Annotated[
 ]  # fmt: skip
 Scale = Annotated[
     float | None,
-    typer.Option("--scale", help="x = (pixel * SCALE - mean) / std.", rich_help_panel=_PICTURE),
-]
+    typer.Option(
+        "--scale", help="x = (pixel * SCALE - mean) / std; by default that of --preprocess, else 1/255.",
+        rich_help_panel=_PICTURE,
+    ),
+]  # fmt: skip
 Mean = Annotated[
     str | None,
     typer.Option("--mean", metavar="M[,M,M]", help="One number, or one for each channel.", rich_help_panel=_PICTURE),
@@ -239,7 +242,8 @@ def preprocess(
         return None
     from onnxplain.runtime.preprocess import Preprocess
 
-    return replace(Preprocess.named(name or "unit"), **changes)
+    made = replace(Preprocess.named(name or "unit"), **changes)
+    return made if scale is not None else made.with_scale_unsaid()
 
 
 def size(text: str | None) -> tuple[int, int] | None:

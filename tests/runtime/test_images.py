@@ -51,6 +51,7 @@ def test_it_survives_the_metadata(name: str) -> None:
     [
         ({"means": 1}, r"preprocess has an unknown entry 'means'\. Did you mean 'mean'\?"),
         ({"mean": "a lot"}, "scale, mean and std must be numbers"),
+        ({"mean": [123.675, 116.28, 103.53]}, "mean 123.675 does not go with pixels that are scaled by 1/255"),
         ({"std": [1, 0, 1]}, "neither scale nor std may be zero"),
         ({"scale": 0}, "neither scale nor std may be zero"),
         ({"mean": [float("nan")]}, "must be finite"),
