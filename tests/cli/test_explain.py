@@ -100,12 +100,18 @@ def test_methods_and_ranks_are_files_of_their_own(folder: Path) -> None:
     ("name", "text"),
     [
         ("labels.txt", "ant\nbee\ncat\ndog\n"),
+        ("marked.txt", "\ufeffant\nbee\ncat\ndog\n"),
+        ("marked.json", '\ufeff["ant","bee","cat","dog"]'),
         ("list.json", '["ant","bee","cat","dog"]'),
         ("object.json", '{"0":"ant","1":"bee","2":"cat","3":"dog"}'),
     ],
 )
 def test_classes_have_names(folder: Path, name: str, text: str) -> None:
-    (folder / name).write_text(text)
+    (folder / name).write_text(text, encoding="utf-8")
+    command = ["explain", folder / "model.onnx", folder / "in/a.png", "-o", folder / "out", "--preprocess", "unit"]
+    for index, label in enumerate(["ant", "bee", "cat", "dog"]):
+        program(*command, "--labels", folder / name, "-t", index)
+        assert json.loads((folder / "out/explanations.jsonl").read_text())["label"] == label
     result = program(
         "explain", folder / "explained.onnx", folder / "in/a.png", "-o", folder / "out", "--labels", folder / name
     )
