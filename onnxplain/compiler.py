@@ -64,7 +64,8 @@ def compile_model(model: ModelLike, method: str = "gradient", **options: Any) ->
 def compile_file(model: ModelLike, path: str | Path, method: str = "gradient", **options: Any) -> list[Path]:
     """As `compile_model`, writing the result; models over 2 GB keep their weights in a data file beside it.
 
-    path: where to write. The file appears there when it is whole, and replaces one that is there.
+    path: where to write. The file appears there when it is whole, and replaces one that is there, unless the model is
+          read from it.
     model, method, options: as for `compile_model`. (Its option `output` is the name of the model's output.)
 
     Returns: the files written.

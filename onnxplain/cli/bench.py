@@ -45,8 +45,9 @@ def bench_command(
     from onnxplain.runtime.explainer import Explainer
     from onnxplain.runtime.measure import compare, forward_of
 
-    options = o.cuda(cuda)
-    Explainer(explained, provider, cuda=options)  # says what is wrong with the file before anything is measured
+    options = o.cuda(cuda, provider)
+    got = Explainer(explained, provider, cuda=options).provider  # and what is wrong with the file is said at once
+    o.refuse_unused(options, got)
     counts: Sequence[int | None] = batch or [None]
     with forward_of(explained) if against is None else nullcontext(against) as model:
         found = [
@@ -59,6 +60,7 @@ def bench_command(
     table = report.table("batch", "forward ms", "explained ms", "in forward passes", "peak MB", "load s")
     for each in found:
         table.add_row(*_row(each))
+    table.title = f"on {got}"
     report.console().print(table)
     nodes = report.table("operator", "forward", "explained")
     before, after = found[0].forward[0].nodes, found[0].explained[0].nodes

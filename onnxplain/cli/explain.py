@@ -102,7 +102,9 @@ def explain_command(
         sugar=sugar,
         preprocess=asked,
     )
-    explain, told = _opened(model, request, not method, provider, {"threads": threads, "cuda": o.cuda(cuda)})
+    options = o.cuda(cuda, provider)
+    explain, told = _opened(model, request, not method, provider, {"threads": threads, "cuda": options})
+    o.refuse_unused(options, explain.provider)
     how = asked or _recorded(explain) or _assumed(explain)
     pictures = PictureInput.of(explain.input, explain.layout, how, o.size(size))
     names = {} if labels is None or named is None else labels_by_class(named, explain.classes, labels)

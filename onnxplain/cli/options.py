@@ -114,8 +114,11 @@ Named = Annotated[
 ]  # fmt: skip
 Scale = Annotated[
     float | None,
-    typer.Option("--scale", help="x = (pixel * SCALE - mean) / std.", rich_help_panel=_PICTURE),
-]
+    typer.Option(
+        "--scale", help="x = (pixel * SCALE - mean) / std; by default that of --preprocess, else 1/255.",
+        rich_help_panel=_PICTURE,
+    ),
+]  # fmt: skip
 Mean = Annotated[
     str | None,
     typer.Option("--mean", metavar="M[,M,M]", help="One number, or one for each channel.", rich_help_panel=_PICTURE),
@@ -151,7 +154,8 @@ Cuda = Annotated[
     list[str] | None,
     typer.Option(
         "--cuda", metavar="NAME=VALUE",
-        help="An option of ONNX Runtime's CUDA provider, such as use_tf32=0 or prefer_nhwc=1; may be repeated.",
+        help="An option of ONNX Runtime's CUDA provider, such as use_tf32=0 or prefer_nhwc=1; may be repeated. "
+        "With --provider cuda.",
     ),
 ]  # fmt: skip
 Threads = Annotated[int | None, typer.Option("--threads", help="Of the CPU, for one operator.")]
@@ -206,13 +210,25 @@ def parameters(given: list[str], sugar: Mapping[str, str | None]) -> dict[str, A
     return found
 
 
-def cuda(given: list[str] | None) -> dict[str, str] | None:
-    """Options of the CUDA provider. Raises: UsageError for one that is malformed."""
+def cuda(given: list[str] | None, provider: str) -> dict[str, str] | None:
+    """Options of the CUDA provider. Raises: UsageError for one that is malformed, or if CUDA is not asked for."""
     pairs = [text.partition("=") for text in given or []]
     for name, equals, value in pairs:
         if not name or not value:
             raise UsageError(f"--cuda takes NAME=VALUE such as use_tf32=0, not {name + equals!r}.")
-    return {name: value for name, _, value in pairs} or None
+    options = {name: value for name, _, value in pairs} or None
+    if provider == "cpu":
+        refuse_unused(options, provider)
+    return options
+
+
+def refuse_unused(options: Mapping[str, str] | None, provider: str) -> None:
+    """Raises: UsageError if there are options of CUDA and the session is on another provider."""
+    if options and provider != "cuda":
+        raise UsageError(
+            f"--cuda {next(iter(options))} is for CUDA, and this runs on {provider}.\n"
+            "  Add --provider cuda, or leave it out."
+        )
 
 
 def preprocess(
@@ -226,7 +242,8 @@ def preprocess(
         return None
     from onnxplain.runtime.preprocess import Preprocess
 
-    return replace(Preprocess.named(name or "unit"), **changes)
+    made = replace(Preprocess.named(name or "unit"), **changes)
+    return made if scale is not None else made.with_scale_unsaid()
 
 
 def size(text: str | None) -> tuple[int, int] | None:

@@ -32,10 +32,10 @@ def profile_command(
     from onnxplain.runtime.explainer import Explainer
     from onnxplain.runtime.profile import profile
 
-    options = o.cuda(cuda)
+    options = o.cuda(cuda, provider)
     if provider != "cpu":
         os.environ.setdefault("CUDA_LAUNCH_BLOCKING", "1")  # read when the card is first used; launches return at once
-    Explainer(explained, provider, cuda=options)
+    o.refuse_unused(options, Explainer(explained, provider, cuda=options).provider)
     spent = profile(explained, provider, batch=batch, runs=runs, threads=threads, cuda=options)
     by_operator = report.table("operator", "forward ms", "back ms", "nodes")
     for name, (forward, back, count) in spent.operators():

@@ -32,7 +32,7 @@ def verify_command(
     images: Annotated[
         list[Path] | None, typer.Option("--images", help="Pictures or folders to run; may be repeated.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the random samples, where no pictures are given.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random samples, where no pictures are given.")] = 0,
     provider: o.Provider = "cpu",
     cuda: o.Cuda = None,
     runtime: Annotated[
@@ -67,7 +67,9 @@ def verify_command(
     from onnxplain.runtime.verify import random_batch, verify
 
     asked = o.preprocess(preprocess, scale, mean, std, order, resize)
-    explain = Explainer(explained, provider, cuda={"use_tf32": "0"} | (o.cuda(cuda) or {}))
+    options = o.cuda(cuda, provider)
+    explain = Explainer(explained, provider, cuda={"use_tf32": "0"} | (options or {}))
+    o.refuse_unused(options, explain.provider)
     reference = None if explain.provider == "cpu" else Explainer(explained, "cpu")
     sides = o.size(size)
     batches = _pictures(explain, images, asked, sides) if images else [random_batch(explain, seed, sides)]

@@ -17,6 +17,9 @@ from onnxplain.runtime.preprocess import Preprocess
 SUFFIXES = frozenset([".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"])
 """What counts as a picture when a folder is named; a file that is named itself may be called anything."""
 
+_SIXTEEN = ("PPM", "PNG")
+"""Formats that have no more bits than that, though Pillow may open them as 32; other depths it scales to 16."""
+
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's mode for each number of channels."""
 
@@ -105,17 +108,25 @@ def read(path: str | Path) -> Image.Image:
     try:
         with Image.open(path) as file:
             file.load()
-            picture = ImageOps.exif_transpose(file)
+            picture, deep = ImageOps.exif_transpose(file), file.mode == "I" and file.format in _SIXTEEN
+            if picture.mode == "LAB":
+                picture = picture.convert("RGB")  # which Pillow turns into everything else
     except FileNotFoundError:
         raise BadImage(f"there is no file {path}.") from None
     except Exception as error:  # a broken file leads Pillow's decoders to raise almost anything
         raise BadImage(f"{path} cannot be read as a picture: {_why(path, error)}.") from None
-    return _eight_bits(path, picture)
+    return _eight_bits(path, picture, deep)
 
 
 def in_mode(picture: Image.Image, mode: str) -> Image.Image:
-    """The picture in one of Pillow's modes."""
-    return picture if picture.mode == mode else picture.convert(mode)
+    """The picture in one of Pillow's modes. Raises: BadImage if it cannot be turned into that."""
+    try:
+        return picture if picture.mode == mode else picture.convert(mode)
+    except ValueError:
+        raise BadImage(
+            f"a picture in Pillow's mode {picture.mode!r} cannot be turned into {mode!r}.\n"
+            "  Save it as plain grey or RGB."
+        ) from None
 
 
 def resized(picture: Image.Image, size: tuple[int, int], how: str) -> Image.Image:
@@ -127,9 +138,12 @@ def resized(picture: Image.Image, size: tuple[int, int], how: str) -> Image.Imag
     return fit(picture, (width, height), Image.Resampling.BILINEAR)
 
 
-def _eight_bits(path: Path, picture: Image.Image) -> Image.Image:
-    """Pillow cuts deeper pixels off at 255 when it converts them, which would turn a scan white."""
-    if picture.mode.startswith("I;16"):
+def _eight_bits(path: Path, picture: Image.Image, deep: bool) -> Image.Image:
+    """Pillow cuts deeper pixels off at 255 when it converts them, which would turn a scan white.
+
+    deep: whether 32 bits hold 16.
+    """
+    if picture.mode.startswith("I;16") or deep:
         return Image.fromarray((np.asarray(picture).astype(np.float64) / 257).round().astype(np.uint8))
     if picture.mode in ("I", "F"):
         raise BadImage(

@@ -13,6 +13,9 @@ from onnxplain.ir.weights import Array
 
 RESIZES = ("crop", "stretch", "pad")
 
+FAR = 2.0
+"""What no mean or deviation of scaled pixels reaches, which are within 0 and 1, or 0 and 2."""
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -81,7 +84,22 @@ class Preprocess:
                 values["scale"] = float(values["scale"])
         except (TypeError, ValueError):
             raise UsageError(f"preprocess: scale, mean and std must be numbers, not {dict(entries)!r}.") from None
-        return Preprocess(**values)
+        return Preprocess(**values) if "scale" in values else Preprocess(**values).with_scale_unsaid()
+
+    def with_scale_unsaid(self) -> Preprocess:
+        """Itself, where only mean and std were given. Raises: UsageError if they are in units of unscaled pixels.
+
+        All pictures would nearly be the same input, and an explanation of that looks like any other.
+        """
+        far = [name for name in ("mean", "std") if max(map(abs, getattr(self, name))) > FAR]
+        if self.scale < 1 and far:
+            raise UsageError(
+                f"preprocess: {far[0]} {getattr(self, far[0])[0]:g} does not go with pixels that are scaled by 1/"
+                f"{1 / self.scale:g}, as they are if no scale is given.\n"
+                f"  If it is in units of pixels from 0 to 255, add --scale 1, or scale=1 in Python; else --scale "
+                f"{self.scale:.6g}."
+            )
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """For a model's metadata: what `from_dict` reads."""

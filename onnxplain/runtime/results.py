@@ -135,7 +135,7 @@ def read_labels(path: str | Path) -> list[str] | dict[int, str]:
     """Names of classes: a text file with one in each line, or JSON, a list or {"0": name, ...}. Raises: UsageError."""
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
         if path.suffix.lower() != ".json":
             return [line.strip() for line in text.rstrip().splitlines()]
         entries = json.loads(text)

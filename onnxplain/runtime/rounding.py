@@ -19,7 +19,9 @@ def roundings(path: Path) -> dict[str, float]:
 
     Weights count as what they are turned into before they meet the input. Outputs of integers alone have 0.
     """
-    model = inliner.inline_local_functions(onnx.load(path, load_external_data=False))
+    model = onnx.load(path, load_external_data=False)
+    if model.functions:
+        model = inliner.inline_local_functions(model)
     try:
         graph = onnx.shape_inference.infer_shapes(model).graph
     except Exception:  # C++ behind; a node whose type is then not known is as coarse as what it reads

@@ -307,6 +307,13 @@ def test_the_output_that_is_named_is_explained(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["compile", "plan"])
+def test_no_name_is_no_model(command: str) -> None:
+    result = program(command, "", "--method", "gradient")
+    told = "BadModel: . is a folder, not a model file.\n  Name the .onnx file inside it.\n"
+    assert (result.exit_code, result.stderr) == (1, told)
+
+
+@pytest.mark.parametrize("command", ["compile", "plan"])
 def test_options_that_do_not_exist_are_bad_usage(command: str) -> None:
     assert program(command, "model.onnx", "--no-such-option").exit_code == 2
     assert program(command).exit_code == 2

@@ -156,6 +156,7 @@ def test_a_fixed_batch_is_the_models_own(tmp_path: Path, command: str) -> None:
     for more in ([], ["--batch", 2]):
         result = program(command, path, *short, *more)
         assert result.exit_code == 0, result.stderr
+        assert command == "profile" or "on cpu" in result.stdout
         assert command == "profile" or any(line.split()[:1] == ["2"] for line in result.stdout.splitlines())
     result = program(command, path, *short, "--batch", 64)
     assert (result.exit_code, result.stderr) == (

@@ -99,6 +99,38 @@ def test_bad_preprocessing_is_bad_usage(tmp_path: Path, options: list[str], mess
     assert result.stderr.startswith(message)
 
 
+PIXELS = ["--mean", "123.675,116.28,103.53", "--std", "58.395,57.12,57.375"]
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (PIXELS, "mean 123.675 does not go with pixels that are scaled by 1/255"),
+        (["--preprocess", "tf", "--std", "57"], "std 57 does not go with pixels that are scaled by 1/127.5"),
+    ],
+)
+def test_a_mean_of_pixels_from_0_to_255_needs_a_scale(tmp_path: Path, options: list[str], what: str) -> None:
+    result = program("compile", saved(classifier(), tmp_path / "model.onnx"), "--method", "gradient", *options)
+    scale = "0.00784314" if "tf" in options else "0.00392157"
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"UsageError: preprocess: {what}, as they are if no scale is given.\n  If it is in units of pixels from 0 to "
+        f"255, add --scale 1, or scale=1 in Python; else --scale {scale}.\n",
+    )
+    assert sorted(listing(tmp_path)) == ["model.onnx"]
+
+
+@pytest.mark.parametrize("options", [["--scale", "1"], ["--preprocess", "raw"], ["--scale", "0.00392157"]])
+def test_a_scale_that_is_given_is_believed(tmp_path: Path, options: list[str]) -> None:
+    model, out = saved(classifier(), tmp_path / "model.onnx"), tmp_path / "out.onnx"
+    result = program("compile", model, "--method", "gradient", "-o", out, *PIXELS, *options)
+    assert result.exit_code == 0, result.stderr
+    found = metadata(out).preprocess
+    assert found is not None
+    assert found["scale"] == (0.00392157 if "0.00392157" in options else 1)
+    assert found["mean"] == [123.675, 116.28, 103.53]
+
+
 def test_external_weights_stay_external(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()

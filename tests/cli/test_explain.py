@@ -100,12 +100,18 @@ def test_methods_and_ranks_are_files_of_their_own(folder: Path) -> None:
     ("name", "text"),
     [
         ("labels.txt", "ant\nbee\ncat\ndog\n"),
+        ("marked.txt", "\ufeffant\nbee\ncat\ndog\n"),
+        ("marked.json", '\ufeff["ant","bee","cat","dog"]'),
         ("list.json", '["ant","bee","cat","dog"]'),
         ("object.json", '{"0":"ant","1":"bee","2":"cat","3":"dog"}'),
     ],
 )
 def test_classes_have_names(folder: Path, name: str, text: str) -> None:
-    (folder / name).write_text(text)
+    (folder / name).write_text(text, encoding="utf-8")
+    command = ["explain", folder / "model.onnx", folder / "in/a.png", "-o", folder / "out", "--preprocess", "unit"]
+    for index, label in enumerate(["ant", "bee", "cat", "dog"]):
+        program(*command, "--labels", folder / name, "-t", index)
+        assert json.loads((folder / "out/explanations.jsonl").read_text())["label"] == label
     result = program(
         "explain", folder / "explained.onnx", folder / "in/a.png", "-o", folder / "out", "--labels", folder / name
     )
@@ -405,6 +411,26 @@ def test_options_of_cuda_reach_the_session(folder: Path, monkeypatch: pytest.Mon
         return opening(*args, cuda=cuda, **how)
 
     monkeypatch.setattr(explainer, "open_session", noting)
-    options = ["--cuda", "use_tf32=0", "--cuda", "prefer_nhwc=1", "--provider", "cpu", "-o", folder / "out"]
+    monkeypatch.setattr(explainer, "provider_of", lambda _: "cuda")
+    options = ["--cuda", "use_tf32=0", "--cuda", "prefer_nhwc=1", "-o", folder / "out"]
     assert program("explain", folder / "explained.onnx", folder / "in", *options).exit_code == 0
     assert asked == [{"use_tf32": "0", "prefer_nhwc": "1"}]
+
+
+@pytest.mark.parametrize("command", ["explain", "verify", "bench", "profile"])
+@pytest.mark.parametrize("provider", ["cpu", "auto"])
+def test_options_of_cuda_are_not_taken_in_silence_by_the_cpu(
+    folder: Path, command: str, provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where CUDA is to be had, "auto" has it, so that the session must be said to be another's."""
+    monkeypatch.setattr("onnxplain.runtime.explainer.provider_of", lambda _: "cpu")
+    monkeypatch.setenv("CUDA_LAUNCH_BLOCKING", "1")
+    more = {"explain": [folder / "in", "-o", folder / "out"], "verify": ["--against", folder / "model.onnx"]}
+    result = program(
+        command, folder / "explained.onnx", *more.get(command, []), "--cuda", "prefer_nhwc=1", "--provider", provider
+    )
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "UsageError: --cuda prefer_nhwc is for CUDA, and this runs on cpu.\n  Add --provider cuda, or leave it out.\n",
+    )
+    assert not (folder / "out").exists()

@@ -44,6 +44,14 @@ def test_pictures_take_the_place_of_random_samples(folder: Path) -> None:
     assert sum("(1 of 3)" in check["found"] for check in checks) == 6
 
 
+def test_seeds_count_from_zero(folder: Path) -> None:
+    command = ["verify", folder / "explained.onnx", "--against", folder / "model.onnx", "--seed"]
+    assert program(*command, 0).exit_code == 0
+    refused = program(*command, -1)
+    assert refused.exit_code == 2
+    assert "--seed" in refused.stderr
+
+
 def test_what_is_wrong_is_named(folder: Path) -> None:
     path = folder / "explained.onnx"
     broken = onnx.load(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from onnxplain.compiler import compile_file, compile_model
-from onnxplain.errors import BadModel, OnnxplainError
+from onnxplain.errors import BadModel, OnnxplainError, UsageError
 from onnxplain.ir import save
 from onnxplain.ir.load import load
 from onnxplain.ir.wire import NotSkimmed, graph_header, initializer_header, skim
@@ -91,11 +92,14 @@ def test_a_file_compiles_to_what_its_proto_compiles_to(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found[name], values)
 
 
-def test_a_file_may_be_compiled_onto_itself(tmp_path: Path) -> None:
+def test_a_file_is_not_compiled_onto_itself_under_any_name(tmp_path: Path) -> None:
     path = saved(model(), tmp_path)
-    expected = run(compile_model(model()), X)
-    compile_file(path, path)
-    np.testing.assert_array_equal(run(path, X)["attribution"], expected["attribution"])
+    before, other = path.read_bytes(), tmp_path / "other.onnx"
+    os.link(path, other)
+    for name in (path, other):
+        with pytest.raises(UsageError, match=rf"{name.name} is the model itself, which would be overwritten\."):
+            compile_file(path, name)
+    assert path.read_bytes() == before
 
 
 def test_a_link_to_a_file_elsewhere_is_read(tmp_path: Path) -> None:

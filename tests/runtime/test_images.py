@@ -51,6 +51,7 @@ def test_it_survives_the_metadata(name: str) -> None:
     [
         ({"means": 1}, r"preprocess has an unknown entry 'means'\. Did you mean 'mean'\?"),
         ({"mean": "a lot"}, "scale, mean and std must be numbers"),
+        ({"mean": [123.675, 116.28, 103.53]}, "mean 123.675 does not go with pixels that are scaled by 1/255"),
         ({"std": [1, 0, 1]}, "neither scale nor std may be zero"),
         ({"scale": 0}, "neither scale nor std may be zero"),
         ({"mean": [float("nan")]}, "must be finite"),
@@ -173,3 +174,33 @@ def test_deep_pixels_are_scaled_not_cut_off(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0.5]], np.float32)).save(tmp_path / "real.tif")
     with pytest.raises(BadImage, match="holds real numbers of 32 bits, whose range is not known"):
         read(tmp_path / "real.tif")
+    Image.fromarray(np.array([[7]], np.int32)).save(tmp_path / "whole.tif")
+    with pytest.raises(BadImage, match="holds whole numbers of 32 bits, whose range is not known"):
+        read(tmp_path / "whole.tif")
+
+
+@pytest.mark.parametrize("most", [65535, 1023])
+def test_deep_greymaps(tmp_path: Path, most: int) -> None:
+    """Two bytes for each pixel, the larger first; the header says what white is."""
+    values = np.array([[0, most // 3], [most, most // 5]], ">u2")
+    (tmp_path / "deep.pgm").write_bytes(b"P5\n2 2\n%d\n" % most + values.tobytes())
+    np.testing.assert_array_equal(np.asarray(read(tmp_path / "deep.pgm")), [[0, 85], [255, 51]])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_in_lab(tmp_path: Path, channels: int) -> None:
+    """Lightness of 100, 0 and 50 without colour: the middle grey of sRGB is 119."""
+    pixels = np.array([[[255, 0, 0], [0, 0, 0]], [[128, 0, 0], [128, 0, 0]]], np.uint8)
+    Image.frombytes("LAB", (2, 2), pixels.tobytes()).save(tmp_path / "lab.tif")
+    takes = PictureInput.of(port("N", channels, 2, 2), Layout(4, 1), Preprocess.named("raw"))
+    sample, _ = takes.prepare(read(tmp_path / "lab.tif"))
+    np.testing.assert_allclose(sample, np.broadcast_to([[255, 0], [119, 119]], (channels, 2, 2)), atol=2)
+
+
+def test_a_mode_that_pillow_cannot_convert_is_named() -> None:
+    takes = PictureInput.of(port("N", 3, 2, 2), Layout(4, 1), Preprocess())
+    with pytest.raises(BadImage) as caught:
+        takes.prepare(Image.new("La", (2, 2)))
+    assert str(caught.value) == (
+        "a picture in Pillow's mode 'La' cannot be turned into 'RGB'.\n  Save it as plain grey or RGB."
+    )
