@@ -20,6 +20,10 @@ Settings = Mapping[str, Any]
 """A method's parameters by name, checked and with defaults filled in."""
 
 
+_TOO_LARGE = 2**31
+"""Of whole numbers: none is a count of anything that a graph could hold."""
+
+
 @dataclass(frozen=True)
 class Parameter:
     """One parameter of a method.
@@ -60,6 +64,8 @@ class Parameter:
         wrong = self.check(converted) if self.check else None
         if wrong is None and self.kind is float and not math.isfinite(converted):
             wrong = "must be finite"
+        if wrong is None and self.kind is int and abs(converted) >= _TOO_LARGE:
+            wrong = f"must be below {_TOO_LARGE}"
         if wrong:
             raise UsageError(f"{where} {wrong}, not {value!r}.\n  {self.help}")
         return converted

@@ -79,7 +79,9 @@ def _from_file(path: Path, x: Value, *, several: bool = False) -> Array:
     except FileNotFoundError:
         raise UsageError(f"there is no baseline file {path}.") from None
     except (OSError, ValueError, EOFError):
-        raise UsageError(f"baseline file {path} is not a NumPy array that can be read.") from None
+        array = None
+    if not isinstance(array, np.ndarray):  # an archive of several is read too
+        raise UsageError(f"baseline file {path} is not a NumPy array that can be read.")
     return checked(array, x, f"baseline file {path.name}", several=several)
 
 

@@ -294,6 +294,10 @@ def test_a_file_that_is_not_there_or_not_an_array_is_refused(tmp_path: Path) -> 
     (tmp_path / "text.npy").write_text("nothing")
     with pytest.raises(UsageError, match=r"there is no baseline file .*none\.npy"):
         ig(str(tmp_path / "none.npy"))
+    np.savez(tmp_path / "several.npz", a=np.zeros((3, 16, 16), np.float32))
+    (tmp_path / "several.npz").rename(tmp_path / "several.npy")
+    with pytest.raises(UsageError, match=r"several\.npy is not a NumPy array that can be read"):
+        ig(str(tmp_path / "several.npy"))
     with pytest.raises(UsageError, match=r"text\.npy is not a NumPy array that can be read"):
         ig(str(tmp_path / "text.npy"))
     with pytest.raises(UsageError, match="baseline 'zeroes' is none of: zeros, black, mean, blur, input, or a"):
@@ -303,6 +307,11 @@ def test_a_file_that_is_not_there_or_not_an_array_is_refused(tmp_path: Path) -> 
 SETTINGS: list[tuple[str, dict[str, Any], str]] = [
     (IG, {"steps": 0}, "parameter 'steps' of integrated-gradients must be at least 1, not 0."),
     (IG, {"steps": -3}, "must be at least 1, not -3."),
+    (
+        IG,
+        {"steps": 10**20},
+        "parameter 'steps' of integrated-gradients must be below 2147483648, not 100000000000000000000.",
+    ),
     (IG, {"steps": "many"}, "parameter 'steps' of integrated-gradients must be of kind int, not 'many'."),
     (IG, {"steps": 2.5}, "must be of kind int, not 2.5."),
     (IG, {"steps": 1, "quadrature": "trapezoid"}, "the trapezoid rule needs at least 2 steps."),
