@@ -100,12 +100,12 @@ def mixing(g: Builder, original: Trace, twins: Mapping[str, Value], times: int) 
 
 
 def across(g: Builder, original: Trace) -> str | None:
-    """The first node that is seen to work along the batch's axis, for a message; None where there is none.
+    """The first node with a derivative that is seen to work along the batch's axis, for a message; None if none is.
 
     Of a batch of any size, where sizes tell less: what is not seen to is not taken to.
     """
     along: dict[str, Along] = {original.source.name: 0}
-    for node in original.nodes:
+    for node in (site.node for site in original.sites):
         found = tuple(along.get(t.name) for t in node.inputs)
         ranked = all(t.is_empty() or t.shape is not None for t in (*node.inputs, *node.outputs))
         if all(a is None for a in found) or node.domain or node.op not in _RULES or not ranked:
