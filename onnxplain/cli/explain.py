@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,7 @@ import typer
 
 from onnxplain.cli import options as o
 from onnxplain.cli import report
+from onnxplain.cli.pixels import preprocess_for
 from onnxplain.compiler import compile_model
 from onnxplain.errors import OnnxplainError, UsageError
 from onnxplain.interface import BASELINE, NOISE, TARGET, Metadata
@@ -22,7 +23,7 @@ from onnxplain.opening import Request
 
 if TYPE_CHECKING:
     from onnxplain.runtime.explainer import Explainer
-    from onnxplain.runtime.preprocess import Preprocess
+    from onnxplain.runtime.preprocess import Said
     from onnxplain.runtime.results import Record
 
 DEFAULT_METHOD = "gradient"
@@ -86,7 +87,7 @@ def explain_command(
     check_colormap(colormap)
     check_alpha(alpha)
     named = None if labels is None else read_labels(labels)
-    asked = o.preprocess(preprocess, scale, mean, std, order, resize)
+    said = o.said(preprocess, scale, mean, std, order, resize)
     files = find(images)
     sugar = {"layer": layer, "baseline": baseline, "noise": noise, "composite": composite}
     request = o.request(
@@ -100,12 +101,12 @@ def explain_command(
         layout=layout,
         given=given,
         sugar=sugar,
-        preprocess=asked,
     )
     options = o.cuda(cuda, provider)
-    explain, told = _opened(model, request, not method, provider, {"threads": threads, "cuda": options})
+    explain, told = _opened(model, request, said, not method, provider, {"threads": threads, "cuda": options})
     o.refuse_unused(options, explain.provider)
-    how = asked or _recorded(explain) or _assumed(explain)
+    how = preprocess_for(explain, said)
+    _tell_assumed(explain, said)
     pictures = PictureInput.of(explain.input, explain.layout, how, o.size(size))
     names = {} if labels is None or named is None else labels_by_class(named, explain.classes, labels)
     failed = 0
@@ -129,13 +130,14 @@ def explain_command(
 
 
 def _opened(
-    model: Path, request: Request, unsaid: bool, provider: str, how: dict[str, Any]
+    model: Path, request: Request, said: Said, unsaid: bool, provider: str, how: dict[str, Any]
 ) -> tuple[Explainer, dict[str, int]]:
     """The graph to run and what each call is to say beside the picture: the class, if it is one that is told it.
 
     unsaid: whether no method was asked for.
     """
     from onnxplain.runtime.explainer import Explainer
+    from onnxplain.runtime.preprocess import Preprocess
     from onnxplain.runtime.session import lowered_for
 
     metadata = Metadata.read({entry.key: entry.value for entry in load(model).proto.metadata_props})
@@ -147,10 +149,11 @@ def _opened(
                 raise UsageError(f"--{role} input is for programs that feed the {role}.\n  {instead}.")
         options = {f.name: getattr(request, f.name) for f in fields(request) if f.name != "method"}
         options["runtime"] = lowered_for(provider)
+        options["preprocess"] = said.over(Preprocess()).to_dict() if said.numbers else None
         return _fed_by_pictures(Explainer(compile_model(model, request.method, **options), provider, **how), model), {}
     told = TARGET in metadata.inputs
     standard = Request(method=request.method, target=request.target if told else "top1")
-    if replace(request, preprocess=None) != standard or not (unsaid or request.method == metadata.method):
+    if request != standard or not (unsaid or request.method == metadata.method):
         raise UsageError(
             f"{o.already_compiled(metadata, model.name)}.\n"
             "  --method, --target and parameters are for a trained model: give that, or leave them out."
@@ -175,25 +178,15 @@ def _fed_by_pictures(explain: Explainer, model: Path) -> Explainer:
     return explain
 
 
-def _recorded(explain: Explainer) -> Preprocess | None:
-    from onnxplain.runtime.preprocess import Preprocess
-
-    entries = explain.metadata.preprocess
-    return None if entries is None else Preprocess.from_dict(entries)
-
-
-def _assumed(explain: Explainer) -> Preprocess:
-    from onnxplain.runtime.preprocess import Preprocess
-
-    default = Preprocess.assumed(explain.input.dtype)
-    if default != Preprocess():
-        return default  # an input of integers takes pixels as they are
+def _tell_assumed(explain: Explainer, said: Said) -> None:
+    """Say so where nothing tells how pixels become the input, and that is no matter of its type."""
+    if said.numbers or explain.metadata.preprocess is not None or explain.input.dtype.kind in "iu":
+        return
     report.say(
         "note: the model does not say how pixels become its input, so pixel / 255 is assumed (--preprocess unit).\n"
         "  If it was trained otherwise the explanation is wrong without looking it: say how with --preprocess,\n"
         "  or with --scale, --mean and --std."
     )
-    return default
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +12,7 @@ from onnxplain.interface import Metadata
 from onnxplain.opening import Request
 
 if TYPE_CHECKING:
-    from onnxplain.runtime.preprocess import Preprocess
+    from onnxplain.runtime.preprocess import Preprocess, Said
 
 _METHOD, _PICTURE = "Method", "Pictures"
 
@@ -234,16 +233,22 @@ def refuse_unused(options: Mapping[str, str] | None, provider: str) -> None:
 def preprocess(
     name: str | None, scale: float | None, mean: str | None, std: str | None, order: str | None, resize: str | None
 ) -> Preprocess | None:
-    """The preprocessing that the options describe, None where they say nothing. Raises: UsageError."""
-    changes: dict[str, Any] = {"scale": scale, "order": order, "resize": resize}
-    changes |= {"mean": _numbers("--mean", mean), "std": _numbers("--std", std)}
-    changes = {field: value for field, value in changes.items() if value is not None}
-    if name is None and not changes:
-        return None
+    """The preprocessing that the options describe by themselves, None where they say nothing. Raises: UsageError."""
     from onnxplain.runtime.preprocess import Preprocess
 
-    made = replace(Preprocess.named(name or "unit"), **changes)
-    return made if scale is not None else made.with_scale_unsaid()
+    asked = said(name, scale, mean, std, order, resize)
+    return asked.over(Preprocess()) if asked.name is not None or asked.fields else None
+
+
+def said(
+    name: str | None, scale: float | None, mean: str | None, std: str | None, order: str | None, resize: str | None
+) -> Said:
+    """What the options change in a preprocessing. Raises: UsageError."""
+    from onnxplain.runtime.preprocess import Said
+
+    fields: dict[str, Any] = {"scale": scale, "order": order, "resize": resize}
+    fields |= {"mean": _numbers("--mean", mean), "std": _numbers("--std", std)}
+    return Said(name, {field: value for field, value in fields.items() if value is not None})
 
 
 def size(text: str | None) -> tuple[int, int] | None:

@@ -12,6 +12,7 @@ import typer
 
 from onnxplain.cli import options as o
 from onnxplain.cli import report
+from onnxplain.cli.pixels import preprocess_for
 from onnxplain.errors import VerificationFailed
 from onnxplain.interface import DIAGNOSTICS, SCORE
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from onnxplain.runtime.explainer import Explainer
     from onnxplain.runtime.feeds import Array
-    from onnxplain.runtime.preprocess import Preprocess
+    from onnxplain.runtime.preprocess import Said
     from onnxplain.runtime.verify import Check
 
 
@@ -66,13 +67,13 @@ def verify_command(
     from onnxplain.runtime.explainer import Explainer
     from onnxplain.runtime.verify import random_batch, verify
 
-    asked = o.preprocess(preprocess, scale, mean, std, order, resize)
+    said = o.said(preprocess, scale, mean, std, order, resize)
     options = o.cuda(cuda, provider)
     explain = Explainer(explained, provider, cuda={"use_tf32": "0"} | (options or {}))
     o.refuse_unused(options, explain.provider)
     reference = None if explain.provider == "cpu" else Explainer(explained, "cpu")
     sides = o.size(size)
-    batches = _pictures(explain, images, asked, sides) if images else [random_batch(explain, seed, sides)]
+    batches = _pictures(explain, images, said, sides) if images else [random_batch(explain, seed, sides)]
     checks = merged(verify(explained, explain, against, batches, reference))
     if runtime is not None:
         checks += _lint(explained, runtime)
@@ -130,13 +131,8 @@ def _ledger(explain: Explainer, batch: Array) -> Table:
     return table
 
 
-def _pictures(
-    explain: Explainer, images: list[Path], asked: Preprocess | None, size: tuple[int, int] | None
-) -> list[Array]:
+def _pictures(explain: Explainer, images: list[Path], said: Said, size: tuple[int, int] | None) -> list[Array]:
     from onnxplain.runtime.images import PictureInput, find, read
-    from onnxplain.runtime.preprocess import Preprocess
 
-    recorded = explain.metadata.preprocess
-    said = Preprocess.assumed(explain.input.dtype) if recorded is None else Preprocess.from_dict(recorded)
-    pictures = PictureInput.of(explain.input, explain.layout, asked or said, size)
+    pictures = PictureInput.of(explain.input, explain.layout, preprocess_for(explain, said), size)
     return [pictures.prepare(read(path))[0][None] for path in find(images)]

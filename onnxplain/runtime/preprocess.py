@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -101,6 +101,12 @@ class Preprocess:
             )
         return self
 
+    @property
+    def range(self) -> tuple[Array, Array]:
+        """What black and white become: one number, or one for each channel."""
+        black, white = ((pixel * self.scale - np.array(self.mean)) / np.array(self.std) for pixel in (0, 255))
+        return black, white
+
     def to_dict(self) -> dict[str, Any]:
         """For a model's metadata: what `from_dict` reads."""
         return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
@@ -117,6 +123,36 @@ class Preprocess:
             pixels = np.concatenate([pixels[..., 2::-1], pixels[..., 3:]], axis=-1)
         x: Array = (pixels.astype(np.float64) * self.scale - np.array(self.mean)) / np.array(self.std)
         return x
+
+
+@dataclass(frozen=True)
+class Said:
+    """What was said of a preprocessing: to be laid over what is known without it.
+
+    name:   one of `PREPROCESSES`, which says all but how pictures get the model's size.
+    fields: of `Preprocess`, those that were given.
+    """
+
+    name: str | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._laid_over(Preprocess())
+
+    @property
+    def numbers(self) -> bool:
+        """Whether it says which numbers pixels become."""
+        return self.name is not None or not {"scale", "mean", "std"}.isdisjoint(self.fields)
+
+    def over(self, known: Preprocess) -> Preprocess:
+        """What is known, changed by what was said. Raises: UsageError."""
+        made = self._laid_over(known)
+        unscaled = "scale" not in self.fields and not {"mean", "std"}.isdisjoint(self.fields)
+        return made.with_scale_unsaid() if unscaled else made
+
+    def _laid_over(self, known: Preprocess) -> Preprocess:
+        start = known if self.name is None else replace(Preprocess.named(self.name), resize=known.resize)
+        return replace(start, **self.fields)
 
 
 PREPROCESSES: dict[str, Preprocess] = {

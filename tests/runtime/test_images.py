@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from onnxplain.errors import BadImage, UnsupportedModel, UsageError
 from onnxplain.ir.layout import Layout
 from onnxplain.runtime.feeds import Port
 from onnxplain.runtime.images import PictureInput, find, read, resized
-from onnxplain.runtime.preprocess import PREPROCESSES, Preprocess
+from onnxplain.runtime.preprocess import PREPROCESSES, Preprocess, Said
 
 FIRST, LAST = Layout(4, 1), Layout(4, 3)
 
@@ -204,3 +205,23 @@ def test_a_mode_that_pillow_cannot_convert_is_named() -> None:
     assert str(caught.value) == (
         "a picture in Pillow's mode 'La' cannot be turned into 'RGB'.\n  Save it as plain grey or RGB."
     )
+
+
+def test_what_is_said_is_laid_over_what_is_known() -> None:
+    known = Preprocess(scale=1 / 127.5, mean=(1.0, 0.9, 0.8), std=(0.2,), order="bgr", resize="pad")
+    assert Said().over(known) == known
+    assert Said(None, {"resize": "crop"}).over(known) == replace(known, resize="crop")
+    assert Said(None, {"mean": (0.5,)}).over(known) == replace(known, mean=(0.5,))
+    assert Said("imagenet").over(known) == replace(Preprocess.named("imagenet"), resize="pad")
+    assert Said("imagenet", {"resize": "stretch", "std": (1.0,)}).over(known) == Preprocess(
+        mean=(0.485, 0.456, 0.406), resize="stretch"
+    )
+
+
+def test_a_mean_of_unscaled_pixels_goes_by_the_scale_that_is_known() -> None:
+    said = Said(None, {"mean": (123.675,)})
+    assert said.over(Preprocess.named("raw")) == Preprocess(scale=1.0, mean=(123.675,))
+    with pytest.raises(UsageError, match=r"mean 123\.675 does not go with pixels that are scaled by 1/255"):
+        said.over(Preprocess())
+    with pytest.raises(UsageError, match=r"there is no resize 'crap'\. Did you mean 'crop'\?"):
+        Said(None, {"resize": "crap"})
