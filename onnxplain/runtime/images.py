@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from onnxplain.errors import BadImage, UnsupportedModel, UsageError
 from onnxplain.ir.layout import Layout
 from onnxplain.runtime.feeds import Array, Port
-from onnxplain.runtime.preprocess import Preprocess
+from onnxplain.runtime.preprocess import OF_SIGNED, WHITE, Preprocess
 
 SUFFIXES = frozenset([".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"])
 """What counts as a picture when a folder is named; a file that is named itself may be called anything."""
@@ -72,13 +72,25 @@ class PictureInput:
             seen = resized(seen, self.size, self.preprocess.resize)
         pixels = np.asarray(seen).reshape(seen.height, seen.width, self.channels)
         values = self.preprocess.apply(pixels)
-        if self.port.dtype.kind in "iu" and (values < 0).any() | (values != values.round()).any():
-            raise UsageError(
-                f"{self.port}, whole numbers, and the preprocessing makes others of the pixels.\n"
-                "  Leave it out, or say --preprocess raw."
-            )
+        if self.port.dtype.kind in "iu":
+            self._refuse_others(values)
         values = values.astype(self.port.dtype)
         return (values if self.layout.channel == 3 else values.transpose(2, 0, 1)), seen
+
+    def _refuse_others(self, values: Array) -> None:
+        """Raises: UsageError for values that the input's whole numbers do not have."""
+        held = np.iinfo(self.port.dtype)
+        if (values != values.round()).any():
+            made = "others"
+        elif values.min() < held.min or values.max() > held.max:
+            made = f"{values.min():.0f} to {values.max():.0f}"
+        else:
+            return
+        raw = held.max >= WHITE
+        raise UsageError(
+            f"{self.port}, whole numbers from {held.min} to {held.max}, and the preprocessing makes {made} of the "
+            f"pixels.\n  {'Leave it out, or say --preprocess raw.' if raw else OF_SIGNED}"
+        )
 
 
 def find(paths: Iterable[str | Path]) -> list[Path]:

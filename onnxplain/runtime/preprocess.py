@@ -13,6 +13,12 @@ from onnxplain.ir.weights import Array
 
 RESIZES = ("crop", "stretch", "pad")
 
+WHITE = 255
+"""The largest pixel."""
+
+OF_SIGNED = "If it takes pixels less 128, as most such models do, that is --scale 1 --mean 128."
+"""What to do where the input is int8."""
+
 FAR = 2.0
 """What no mean or deviation of scaled pixels reaches, which are within 0 and 1, or 0 and 2."""
 
@@ -65,8 +71,18 @@ class Preprocess:
 
     @staticmethod
     def assumed(dtype: np.dtype[Any]) -> Preprocess:
-        """For a model that does not say: pixels as they are where its input holds integers, else "unit"."""
-        return Preprocess.named("raw" if dtype.kind in "iu" else "unit")
+        """For a model that does not say: pixels as they are where its input holds integers, else "unit".
+
+        Raises: UsageError where these do not go up to 255.
+        """
+        if dtype.kind not in "iu":
+            return Preprocess.named("unit")
+        if np.iinfo(dtype).max < WHITE:
+            raise UsageError(
+                f"pixels go up to 255 and the model's input, {dtype}, to {np.iinfo(dtype).max}: how they become it is "
+                f"not known.\n  Say how. {OF_SIGNED}"
+            )
+        return Preprocess.named("raw")
 
     @staticmethod
     def from_dict(entries: Mapping[str, Any]) -> Preprocess:
@@ -104,7 +120,7 @@ class Preprocess:
     @property
     def range(self) -> tuple[Array, Array]:
         """What black and white become: one number, or one for each channel."""
-        black, white = ((pixel * self.scale - np.array(self.mean)) / np.array(self.std) for pixel in (0, 255))
+        black, white = ((pixel * self.scale - np.array(self.mean)) / np.array(self.std) for pixel in (0, WHITE))
         return black, white
 
     def to_dict(self) -> dict[str, Any]:

@@ -77,9 +77,19 @@ def random_batch(explain: Explainer, seed: int = 0, size: tuple[int, int] | None
     blobs = rng.uniform(0, 255, (shape[0], 8, 8, channels)).repeat(side, 1).repeat(side, 2)[:, :height, :width]
     pixels = np.clip(blobs + rng.normal(0, 25, blobs.shape), 0, 255)
     recorded = explain.metadata.preprocess
-    how = Preprocess.assumed(port.dtype) if recorded is None else Preprocess.from_dict(recorded)
-    values = how.apply(pixels).astype(port.dtype)
+    if recorded is not None:
+        how = Preprocess.from_dict(recorded)
+    else:
+        how = Preprocess(scale=1.0, mean=(128.0,)) if port.dtype == np.int8 else Preprocess.assumed(port.dtype)
+    values = _held(how.apply(pixels), port.dtype)
     return values if layout.channel == 3 else values.transpose(0, 3, 1, 2)
+
+
+def _held(values: Array, dtype: np.dtype[Any]) -> Array:
+    """The nearest numbers that a type has, which are others where it is one of whole numbers."""
+    if dtype.kind not in "iu":
+        return values.astype(dtype)
+    return values.clip(np.iinfo(dtype).min, np.iinfo(dtype).max).astype(dtype)
 
 
 def _well_formed(path: Path) -> Check:

@@ -78,74 +78,6 @@ def test_a_model_is_compiled_in_memory_and_the_preprocessing_assumed_aloud(folde
     assert "note" not in said.stderr
 
 
-def test_what_is_not_said_stays_as_it_is_recorded(folder: Path) -> None:
-    """By hand: the picture brought to the model's size in that way, then ImageNet's mean and deviation."""
-    explain = onnxplain.Explainer(folder / "explained.onnx", "cpu")
-    picture = read(folder / "in/a.png")
-    crop = np.asarray(picture.resize((8, 8), Image.Resampling.BILINEAR, box=(2, 0, 14, 12)))
-    stretched = np.asarray(picture.resize((8, 8), Image.Resampling.BILINEAR))
-    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-    for options, pixels in (
-        ([], crop),
-        (["--resize", "crop"], crop),
-        (["--resize", "stretch"], stretched),
-        (["--order", "bgr"], crop[..., ::-1]),
-    ):
-        result = program(
-            "explain", folder / "explained.onnx", folder / "in/a.png", "-o", folder / "out", "--json", *options
-        )
-        (record,) = lines(result.stdout)
-        x = ((pixels / 255 - mean) / std).transpose(2, 0, 1).astype(np.float32)
-        assert record["score"] == pytest.approx(float(explain(x)["explained_score"][0]), rel=1e-6)
-    checked = ["verify", folder / "explained.onnx", "--against", saved(classifier(), folder / "same.onnx")]
-    taken = json.loads(program(*checked, "--images", folder / "in/a.png", "--resize", "crop", "--json").stdout)
-    usual = json.loads(program(*checked, "--images", folder / "in/a.png", "--json").stdout)
-    assert taken == usual
-
-
-def test_how_a_picture_gets_its_size_does_not_say_what_its_numbers_are(folder: Path) -> None:
-    model, picture = folder / "model.onnx", folder / "in/a.png"
-    for options in (["--resize", "stretch"], ["--order", "bgr"], ["--resize", "pad", "--order", "bgr"]):
-        assert program("explain", model, picture, "-o", folder / "out", *options).stderr.startswith(ASSUMED)
-    refused = program(
-        "explain", model, picture, "-o", folder / "out", "-m", "integrated-gradients", "--baseline", "black",
-        "--resize", "stretch",
-    )  # fmt: skip
-    assert "the model's own normalisation, which is not known" in refused.stderr
-    of_integers = saved(of_bytes(), folder / "bytes.onnx")
-    taken = program("explain", of_integers, picture, "-m", "grad-cam", "-o", folder / "out", "--resize", "stretch")
-    assert (taken.exit_code, "note:" in taken.stderr) == (0, False)
-
-
-@pytest.mark.parametrize(
-    ("method", "recorded", "why"),
-    [
-        ("deep-taylor-bounded", "imagenet", "deep-taylor-bounded goes by the lowest and the highest input"),
-        ("gradient,deeplift", "imagenet", "deeplift compares with black"),
-        ("lrp-zplus", "unit", "lrp-zplus leaves out what an input that is never negative lacks"),
-    ],
-)
-def test_a_record_that_the_explanation_is_built_on_is_not_contradicted(
-    folder: Path, method: str, recorded: str, why: str
-) -> None:
-    parameters = {"baseline": "black"} if "deeplift" in method else {}
-    onnxplain.compile_file(classifier(), folder / "built.onnx", method, preprocess=recorded, **parameters)
-    command = ["explain", folder / "built.onnx", folder / "in/a.png", "-o", folder / "out"]
-    result = program(*command, "--scale", "0.01", "--mean", "0.25,0.5,0.5")
-    of_record = {
-        "imagenet": "scale 0.00392157, mean 0.485,0.456,0.406, std 0.229,0.224,0.225",
-        "unit": "scale 0.00392157, mean 0, std 1",
-    }[recorded]
-    now = "scale 0.01, mean 0.25,0.5,0.5, std " + ("1" if recorded == "unit" else "0.229,0.224,0.225")
-    assert (result.exit_code, result.stderr) == (
-        2,
-        f"UsageError: {why}, by the preprocessing that was recorded when it was compiled: {of_record}.\n"
-        f"  Now it would be {now}. Leave --preprocess, --scale, --mean and --std out, or compile the model again with"
-        " them.\n",
-    )
-    assert program(*command, "--preprocess", recorded, "--resize", "pad").exit_code == 0
-
-
 def test_methods_and_ranks_are_files_of_their_own(folder: Path) -> None:
     options = ["--method", "grad-cam,integrated-gradients", "--target", "topk:2", "--set", "steps=4", "--json"]
     result = program(
@@ -229,8 +161,8 @@ def test_a_model_of_raw_pixels_takes_them_as_they_are(folder: Path) -> None:
     result = program("explain", model, folder / "in/a.png", "-m", "fem", "-o", folder / "out", "--preprocess", "unit")
     assert result.exit_code == 2
     assert result.stderr == (
-        "UsageError: input 'pixels' takes uint8 (N, 3, 8, 8), whole numbers, and the preprocessing makes others of the "
-        "pixels.\n  Leave it out, or say --preprocess raw.\n"
+        "UsageError: input 'pixels' takes uint8 (N, 3, 8, 8), whole numbers from 0 to 255, and the preprocessing makes "
+        "others of the pixels.\n  Leave it out, or say --preprocess raw.\n"
     )
     assert program("compile", model, "-m", "cam", "-o", folder / "cam.onnx").exit_code == 0
     checked = program("verify", folder / "cam.onnx", "--against", model, "--images", folder / "in/a.png")

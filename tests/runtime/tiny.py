@@ -52,10 +52,10 @@ def classifier(
     return helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)])
 
 
-def of_bytes() -> ModelProto:
-    """The classifier on pixels from 0 to 255, as uint8."""
+def of_bytes(kind: TensorProto.DataType = TensorProto.UINT8) -> ModelProto:
+    """The classifier on the whole numbers of a byte: pixels from 0 to 255, as uint8, or others."""
     model = classifier()
-    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    model.graph.input[0].type.tensor_type.elem_type = kind
     model.graph.node.insert(0, helper.make_node("Cast", ["pixels"], ["real"], "cast", to=TensorProto.FLOAT))
     model.graph.node[1].input[0] = "real"
     return model
