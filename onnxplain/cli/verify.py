@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +13,7 @@ import typer
 from onnxplain.cli import options as o
 from onnxplain.cli import report
 from onnxplain.cli.pixels import preprocess_for
-from onnxplain.errors import VerificationFailed
+from onnxplain.errors import UsageError, VerificationFailed
 from onnxplain.interface import DIAGNOSTICS, SCORE
 
 if TYPE_CHECKING:
@@ -34,6 +34,12 @@ def verify_command(
         list[Path] | None, typer.Option("--images", help="Pictures or folders to run; may be repeated.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the random samples, where no pictures are given.")] = 0,
+    feed: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--feed", metavar="NAME=FILE.npy", help="Values of an input; by default they are made up. May be repeated."
+        ),
+    ] = None,
     provider: o.Provider = "cpu",
     cuda: o.Cuda = None,
     runtime: Annotated[
@@ -65,7 +71,8 @@ def verify_command(
     only operators may be added that every runtime has.
     """
     from onnxplain.runtime.explainer import Explainer
-    from onnxplain.runtime.verify import random_batch, verify
+    from onnxplain.runtime.made_up import given_in
+    from onnxplain.runtime.verify import verify
 
     said = o.said(preprocess, scale, mean, std, order, resize)
     options = o.cuda(cuda, provider)
@@ -73,8 +80,9 @@ def verify_command(
     o.refuse_unused(options, explain.provider)
     reference = None if explain.provider == "cpu" else Explainer(explained, "cpu")
     sides = o.size(size)
-    batches = _pictures(explain, images, said, sides) if images else [random_batch(explain, seed, sides)]
-    checks = merged(verify(explained, explain, against, batches, reference))
+    given = given_in(explain, feed or [])
+    batches = _batches(explain, given, images or [], said, sides, seed)
+    checks = merged(verify(explained, explain, against, batches, reference, given))
     if runtime is not None:
         checks += _lint(explained, runtime)
     failed = [check for check in checks if not check.kept]
@@ -88,7 +96,7 @@ def verify_command(
             )
         report.console().print(table)
         if explain.metadata.diagnostics is not None:
-            report.console().print(_ledger(explain, batches[0]))
+            report.console().print(_ledger(explain, batches[0], given))
     if failed:
         broken = "\n".join(f"  {check.promise}: {check.found}" for check in failed)
         raise VerificationFailed(f"{explained.name} breaks {len(failed)} of its {len(checks)} promises:\n{broken}")
@@ -114,11 +122,11 @@ def merged(checks: Iterable[Check]) -> list[Check]:
     ]
 
 
-def _ledger(explain: Explainer, batch: Array) -> Table:
+def _ledger(explain: Explainer, batch: Array, given: Mapping[str, Array]) -> Table:
     """What arrives at each node and what is lost there, for the first sample; losses above a thousandth are marked."""
     from onnxplain.runtime.verify import for_best_class
 
-    result = for_best_class(explain, batch[:1])
+    result = for_best_class(explain, batch, given)
     score = float(result[SCORE][0])
     table = report.table("node", "operator", "rule", "arrives", "passed on", "lost")
     for (node, op, rule), (arrived, passed) in zip(
@@ -131,8 +139,26 @@ def _ledger(explain: Explainer, batch: Array) -> Table:
     return table
 
 
-def _pictures(explain: Explainer, images: list[Path], said: Said, size: tuple[int, int] | None) -> list[Array]:
+def _batches(
+    explain: Explainer,
+    given: dict[str, Array],
+    images: list[Path],
+    said: Said,
+    size: tuple[int, int] | None,
+    seed: int,
+) -> list[Array]:
+    """What is explained: the samples that were given, which are taken out of there, or pictures, or random ones."""
     from onnxplain.runtime.images import PictureInput, find, read
+    from onnxplain.runtime.verify import random_batch
 
+    fed = given.pop(explain.input.name, None)
+    if fed is not None and images:
+        raise UsageError(
+            f"--images and --feed {explain.input.name} both give what is explained: leave one of them out."
+        )
+    if fed is not None:
+        return [fed]
+    if not images:
+        return [random_batch(explain, seed, size, given)]
     pictures = PictureInput.of(explain.input, explain.layout, preprocess_for(explain, said), size)
     return [pictures.prepare(read(path))[0][None] for path in find(images)]

@@ -13,6 +13,7 @@ import onnx
 
 from onnxplain import interface
 from onnxplain.errors import BadModel, OnnxplainError, UsageError
+from onnxplain.runtime import made_up
 from onnxplain.runtime.agreement import ALIKE, LEEWAY, distance
 from onnxplain.runtime.bound import running
 from onnxplain.runtime.explainer import Explainer
@@ -22,7 +23,7 @@ from onnxplain.runtime.preprocess import Preprocess
 from onnxplain.runtime.rounding import roundings
 from onnxplain.runtime.scores import class_scores
 from onnxplain.runtime.session import open_session, reason
-from onnxplain.runtime.sizes import of_others, of_samples
+from onnxplain.runtime.sizes import of_samples
 from onnxplain.runtime.slope import SLOPES, TOLERANCE, slope_error
 
 RELATIVE = 1e-5
@@ -42,7 +43,12 @@ class Check:
 
 
 def verify(
-    explained: Path, explain: Explainer, source: Path, batches: Sequence[Array], reference: Explainer | None = None
+    explained: Path,
+    explain: Explainer,
+    source: Path,
+    batches: Sequence[Array],
+    reference: Explainer | None = None,
+    given: Mapping[str, Array] | None = None,
 ) -> Iterator[Check]:
     """Check a compiled file against the model it was compiled from, one promise after the other.
 
@@ -50,7 +56,8 @@ def verify(
     source:    the model; it is run on what `explain` runs on.
     batches:   samples to run, in the model's own type and preprocessing (`random_batch` makes some).
     reference: the compiled file on another provider, whose attributions `explain` is to return as well.
-    Raises:    OnnxplainError if the model cannot be run at all.
+    given:     values of the model's other inputs; those that are not given are made up.
+    Raises:    OnnxplainError if the model cannot be run at all, or returns no numbers that could be explained.
     """
     original = open_session(source, explain.provider, use_tf32=False)
     yield _well_formed(explained)
@@ -61,14 +68,20 @@ def verify(
             return  # the two cannot be fed the same
     coarse = roundings(source)
     for batch in batches:
-        yield from _numbers(explain, original, batch, reference, coarse)
+        others, expected = _run_finite(explain, original, batch, given or {}, source.name)
+        yield from _numbers(explain, batch, others, expected, reference, coarse)
 
 
-def random_batch(explain: Explainer, seed: int = 0, size: tuple[int, int] | None = None) -> Array:
-    """Seeded samples: for an input of pictures blobs under grain, preprocessed; else standard normal numbers."""
+def random_batch(
+    explain: Explainer, seed: int = 0, size: tuple[int, int] | None = None, given: Mapping[str, Array] | None = None
+) -> Array:
+    """Seeded samples: for an input of pictures blobs under grain, preprocessed; else standard normal numbers.
+
+    given: values of other inputs, with which the samples share sizes.
+    """
     port, layout = explain.input, explain.layout
     rng = np.random.default_rng(seed)
-    shape = of_samples(port.shape, layout, BATCH, size)
+    shape = of_samples(made_up.open_as_given(explain, given or {})[port.name], layout, BATCH, size)
     if len(shape) != 4:
         return (rng.integers(0, 2, shape) if port.dtype.kind in "iu" else rng.standard_normal(shape)).astype(port.dtype)
     channels = shape[layout.channel or 1]
@@ -123,17 +136,20 @@ def _listed(wrong: Sequence[str], every: Sequence[str] | Mapping[str, Any]) -> s
 
 
 def _numbers(
-    explain: Explainer, original: Any, batch: Array, reference: Explainer | None, coarse: Mapping[str, float]
+    explain: Explainer,
+    batch: Array,
+    others: Mapping[str, Array],
+    expected: Mapping[str, Array],
+    reference: Explainer | None,
+    coarse: Mapping[str, float],
 ) -> Iterator[Check]:
-    made_up = _made_up(explain, batch)
-    others = {name: made_up[name] for name in ports(original.get_inputs()) if name != explain.input.name}
-    added = _added(explain, batch)
-    expected = _run_original(explain, original, batch, others)
-    main = expected.get(str(explain.metadata.parameters.get("output")), next(iter(expected.values())))
+    """others, expected: what the model got beside the batch, and what it returned."""
+    added = made_up.added(explain, batch)
+    main = _main(explain, expected)
     scores = class_scores(main, explain.metadata.parameters)
     if interface.TARGET in explain.metadata.inputs:
         added[interface.TARGET] = np.zeros(len(batch), np.int64) if scores is None else scores.argmax(1)
-    fed = others | {explain.argument(role): array for role, array in added.items()}
+    fed = {**others} | {explain.argument(role): array for role, array in added.items()}
     returned = explain(batch, **fed)
     for name, array in expected.items():
         yield _equal(name, returned[name], array, coarse.get(name, 0.0))
@@ -151,44 +167,59 @@ def _numbers(
         if method in SLOPES:
             yield _slope(explain, method, batch, fed)
     if interface.TARGET in explain.metadata.inputs:
-        beyond = others | {explain.metadata.inputs[role]: array for role, array in added.items()}
+        beyond = {**others} | {explain.metadata.inputs[role]: array for role, array in added.items()}
         yield _out_of_range(explain, batch, beyond, explain.classes or main.size)
 
 
-def _made_up(explain: Explainer, batch: Array) -> dict[str, Array]:
-    """Seeded numbers for every input but the explained one; zeros where they are indices or flags."""
-    shapes = of_others(
-        {name: port.shape for name, port in explain.inputs.items()}, explain.metadata.inputs, batch.shape
-    )
-    return {name: _filled(explain.inputs[name].dtype, shape) for name, shape in shapes.items()}
-
-
-def _filled(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
-    if not real(dtype):
-        return np.zeros(shape, dtype)
-    return np.random.default_rng(0).standard_normal(shape).astype(dtype)
-
-
-def _added(explain: Explainer, batch: Array) -> dict[str, Array]:
-    """A baseline and noise, where the graph takes them, by role."""
-    added = {interface.BASELINE: np.zeros_like(batch[:1])} if interface.BASELINE in explain.metadata.inputs else {}
-    noise = explain.metadata.inputs.get(interface.NOISE)
-    if noise is not None:
-        added[interface.NOISE] = _made_up(explain, batch)[noise]
-    return added
-
-
-def for_best_class(explain: Explainer, batch: Array) -> dict[str, Array]:
+def for_best_class(explain: Explainer, batch: Array, given: Mapping[str, Array] | None = None) -> dict[str, Array]:
     """What a call returns for the best class of each sample, the graph's other inputs made up as `verify` does."""
-    roles, count = explain.metadata.inputs, len(batch)
-    fed = {name: array for name, array in _made_up(explain, batch).items() if name not in roles.values()}
-    fed |= {explain.argument(role): array for role, array in _added(explain, batch).items()}
-    if interface.TARGET not in roles:
-        return explain(batch, **fed)
-    target = explain.argument(interface.TARGET)
-    returned = explain(batch, **fed, **{target: np.zeros(count, np.int64)})
-    scores = class_scores(returned[str(explain.metadata.parameters["output"])], explain.metadata.parameters)
-    return returned if scores is None else explain(batch, **fed, **{target: scores.argmax(1)})
+    told = interface.TARGET in explain.metadata.inputs
+    for fill in made_up.FILLS:
+        fed = made_up.others(explain, batch, given or {}, fill)
+        fed |= {explain.argument(role): array for role, array in made_up.added(explain, batch).items()}
+        if told:
+            fed[explain.argument(interface.TARGET)] = np.zeros(len(batch), np.int64)
+        returned = explain(batch, **fed)
+        if _explainable(explain, returned):
+            break
+    scores = class_scores(_main(explain, returned), explain.metadata.parameters) if told else None
+    return (
+        returned if scores is None else explain(batch, **{**fed, explain.argument(interface.TARGET): scores.argmax(1)})
+    )
+
+
+def _main(explain: Explainer, returned: Mapping[str, Array]) -> Array:
+    """The output that is explained."""
+    return returned.get(str(explain.metadata.parameters.get("output")), next(iter(returned.values())))
+
+
+def _explainable(explain: Explainer, returned: Mapping[str, Array]) -> bool:
+    """Whether every sample has a best class, by numbers that are finite."""
+    main = _main(explain, returned)
+    if not isinstance(main, np.ndarray) or not real(main.dtype) or not main.size:
+        return True
+    scores = class_scores(main, explain.metadata.parameters)
+    return bool(np.isfinite((main.reshape(len(main), -1) if scores is None else scores).max(1)).all())
+
+
+def _run_finite(
+    explain: Explainer, original: Any, batch: Array, given: Mapping[str, Array], name: str
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """What the model gets beside the batch, and what it returns: numbers, if there are any that lead to such.
+
+    Raises: OnnxplainError where nothing does.
+    """
+    for fill in made_up.FILLS:
+        others = made_up.others(explain, batch, given, fill)
+        expected = _run_original(explain, original, batch, others)
+        if _explainable(explain, expected):
+            return others, expected
+    unsaid = [each for each in others if each not in given]
+    feed = ", ".join(f"--feed {each}=FILE.npy" for each in unsaid or [explain.input.name])
+    raise OnnxplainError(
+        f"{name} itself returns scores that are not finite, so the graph's promises cannot be checked by them.\n"
+        f"  Give the model values that it is made for: {feed}{'' if unsaid else ', or pictures with --images'}."
+    )
 
 
 def _run_original(explain: Explainer, original: Any, batch: Array, others: Mapping[str, Array]) -> dict[str, Array]:

@@ -155,6 +155,81 @@ def test_options_of_cuda_are_names_and_values(folder: Path) -> None:
     )  # fmt: skip
 
 
+MASKED = """g (float[N,T,4] x, int64[N,T] mask) => (float[N,3] y) <float[4,3] w = {1,2,3,4,-5,6,7,8,9,1,2,3}> {
+    axis = Constant<value_ints = [2]>() time = Constant<value_ints = [1]>() wide = Unsqueeze(mask, axis)
+    m = Cast<to = 1>(wide) kept = Mul(x, m) total = ReduceSum<keepdims = 0>(kept, time)
+    count = ReduceSum<keepdims = 0>(m, time) mean = Div(total, count) r = Relu(mean) y = MatMul(r, w) }"""
+
+
+@pytest.fixture
+def masked(tmp_path: Path) -> list[object]:
+    """A mean over what a mask leaves: of nothing it is no number."""
+    source = saved(text(MASKED), tmp_path / "masked.onnx")
+    onnxplain.compile_file(source, tmp_path / "e.onnx", "lrp-eps", input="x", target="input", diagnostics=True)
+    return ["verify", tmp_path / "e.onnx", "--against", source]
+
+
+def test_a_mask_that_is_made_up_hides_not_everything(masked: list[object]) -> None:
+    result = program(*masked)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert " NO" not in result.stdout
+    assert "nan" not in result.stdout
+
+
+def test_inputs_may_be_given(masked: list[object], tmp_path: Path) -> None:
+    """The score is computed by hand from what was given."""
+    rng = np.random.default_rng(3)
+    x, mask = rng.standard_normal((3, 5, 4)).astype(np.float32), rng.integers(0, 2, (3, 5))
+    mask[:, 0] = 1
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "mask.npy", mask)
+    both = ["--feed", f"x={tmp_path}/x.npy", "--feed", f"mask={tmp_path}/mask.npy"]
+    result = program(*masked, *both)
+    assert (result.exit_code, result.stderr) == (0, "")
+    mean = (x * mask[..., None]).sum(1, dtype=np.float64) / mask.sum(1)[:, None]
+    scores = np.maximum(mean, 0) @ np.array([[1, 2, 3], [4, -5, 6], [7, 8, 9], [1, 2, 3]])
+    assert f"sample 0, whose score is {scores[0].max():.4g}" in result.stdout
+    assert ", ".join(map(str, scores.argmax(1))) in result.stdout
+    assert program(*masked, *both[2:]).exit_code == 0  # the samples are as many as there are masks
+
+
+def test_a_model_whose_own_scores_are_none_is_not_blamed_on_the_graph(masked: list[object], tmp_path: Path) -> None:
+    np.save(tmp_path / "none.npy", np.zeros((2, 5), np.int64))
+    result = program(*masked, "--feed", f"mask={tmp_path}/none.npy")
+    said = "masked.onnx itself returns scores that are not finite, so the graph's promises cannot be checked by them.\n"
+    assert (result.exit_code, result.stdout, result.stderr) == (
+        1,
+        "",
+        f"OnnxplainError: {said}  Give the model values that it is made for: --feed x=FILE.npy, or pictures with"
+        " --images.\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("feeds", "message"),
+    [
+        (["mask"], "UsageError: --feed takes NAME=FILE.npy, not 'mask'.\n"),
+        (["mask=none.npy"], "UsageError: there is no file none.npy.\n"),
+        (["mask=masked.onnx"], "UsageError: masked.onnx is not a NumPy array that can be read.\n"),
+        (["mosk=m.npy"], "UsageError: the model has no input 'mosk'. Did you mean 'mask'?"),
+        (["target=m.npy"], "UsageError: the model has no input 'target'. "),
+        (["mask=m.npy", "mask=m.npy"], "UsageError: input 'mask' is fed twice.\n"),
+        (["x=m.npy"], "UsageError: an array of shape (1, 2, 5) does not fit: input 'x' takes float32 (N, T, 4)."),
+        (["x=x.npy", "--images", "."], "UsageError: --images and --feed x both give what is explained: leave one of"),
+    ],
+)
+def test_what_cannot_be_fed(
+    masked: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, feeds: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("m.npy", np.ones((2, 5), np.int64))
+    np.save("x.npy", np.ones((2, 5, 4), np.float32))
+    options = [each for feed in feeds for each in ([feed] if feed in ("--images", ".") else ["--feed", feed])]
+    result = program(*masked, *options)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(message)
+
+
 @pytest.mark.gpu
 def test_on_a_card(folder: Path) -> None:
     lacking = why_no_cuda()
