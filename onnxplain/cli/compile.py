@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from onnxplain.cli import options as o
+from onnxplain.cli import report
 from onnxplain.compiler import explained
 from onnxplain.errors import BadModel, UsageError
 from onnxplain.interface import Metadata
@@ -71,6 +72,7 @@ def compile_command(
     path = destination(model, out, request.method)
     result = explained(model, request)
     written = write(result, path)
+    report.remark(result.remarks)
     _tell(written, request, Metadata.read(result.notes.model), time.perf_counter() - began)
 
 

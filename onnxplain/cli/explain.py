@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,10 +15,11 @@ import typer
 from onnxplain.cli import options as o
 from onnxplain.cli import report
 from onnxplain.cli.pixels import preprocess_for
-from onnxplain.compiler import compile_model
+from onnxplain.compiler import explained
 from onnxplain.errors import OnnxplainError, UsageError
 from onnxplain.interface import BASELINE, NOISE, TARGET, Metadata
 from onnxplain.ir.load import load
+from onnxplain.ir.save import to_proto
 from onnxplain.opening import Request
 
 if TYPE_CHECKING:
@@ -147,10 +148,10 @@ def _opened(
         for role, instead in _INSTEAD.items():
             if request.parameters.get(role) == "input":
                 raise UsageError(f"--{role} input is for programs that feed the {role}.\n  {instead}.")
-        options = {f.name: getattr(request, f.name) for f in fields(request) if f.name != "method"}
-        options["runtime"] = lowered_for(provider)
-        options["preprocess"] = said.over(Preprocess()).to_dict() if said.numbers else None
-        return _fed_by_pictures(Explainer(compile_model(model, request.method, **options), provider, **how), model), {}
+        known = said.over(Preprocess()).to_dict() if said.numbers else None
+        subject = explained(model, replace(request, runtime=lowered_for(provider), preprocess=known))
+        report.remark(subject.remarks)
+        return _fed_by_pictures(Explainer(to_proto(subject), provider, **how), model), {}
     told = TARGET in metadata.inputs
     standard = Request(method=request.method, target=request.target if told else "top1")
     if request != standard or not (unsaid or request.method == metadata.method):

@@ -106,6 +106,7 @@ def plan_command(
     with reading(model, request, chosen) as (opened, log):
         # The nodes are looked at before anything is emitted, since what is emitted joins the graph.
         plans = [_planned(opened, m, settings) for m, settings in chosen.items()]
+    report.remark(opened.subject.remarks)
     tried = [_tried(opened, request, p, m, settings) for p, (m, settings) in zip(plans, chosen.items(), strict=True)]
     plans, refused = [plan for plan, _ in tried], [error for _, error in tried if error is not None]
     instead = _that_work(model, request, chosen) if refused else None

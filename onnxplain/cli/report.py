@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -74,6 +74,12 @@ def say(text: str, kind: str = "") -> None:
         Console(stderr=True).print(message, soft_wrap=True)
     else:
         typer.echo(text, err=True)
+
+
+def remark(remarks: Iterable[str]) -> None:
+    """Say on stderr what whoever asked may want to know of a model."""
+    for each in remarks:
+        say(f"note: {each}")
 
 
 def paragraphs(text: str) -> str:

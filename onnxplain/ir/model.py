@@ -57,7 +57,7 @@ class Model:
 
     Invariants after the canonical passes: nodes are in topological order and have unique names; every tensor on the
     way from an input to an output has a dtype and a rank. `outputs` are the model's own, as it declared them. `left`
-    says of nodes that a pass would have spelled out, by name, why it could not.
+    says of nodes that a pass would have spelled out, by name, why it could not; `remarks` are for whoever asked.
     """
 
     graph: gs.Graph
@@ -68,6 +68,7 @@ class Model:
     external: bool
     outputs: tuple[onnx.ValueInfoProto, ...]
     left: dict[str, str] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
     @staticmethod
     def of(source: Source) -> Model:

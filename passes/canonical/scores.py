@@ -9,9 +9,7 @@ import onnx_graphsurgeon as gs
 
 from onnxplain.errors import UnsupportedModel, UnsupportedOp, UsageError, enumerated, nearest
 from onnxplain.ir.model import Model
-
-_TO_PROBABILITY = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
-_RESHAPING = frozenset({"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout", "Transpose"})
+from onnxplain.passes.canonical.probabilities import behind
 
 
 @dataclass(frozen=True)
@@ -49,17 +47,18 @@ def select_output(model: Model, name: str | None, index: int | None = None) -> g
     return outputs[name]
 
 
-def scores_of(output: gs.Tensor) -> Scores:
-    """The tensor before a trailing Softmax, LogSoftmax or Sigmoid; the output itself where there is none.
+def scores_of(model: Model, output: gs.Tensor) -> Scores:
+    """The tensor before a trailing softmax, log-softmax or sigmoid; the output itself where there is none.
+
+    What only rescales probabilities, all classes alike, is stepped over too.
 
     Raises: UnsupportedModel if nothing is known of its shape, it has no axis for a batch, or it is empty.
     """
     found, tensor = Scores(output), output
-    while tensor.inputs and tensor.inputs[0].op in _TO_PROBABILITY | _RESHAPING:
-        node = tensor.inputs[0]
-        tensor = node.inputs[0]
-        if node.op in _TO_PROBABILITY:
-            found = Scores(tensor, None if node.op == "Sigmoid" else _softmax_axis(node))
+    while (step := behind(model, tensor)) is not None and not (step.rescaled and found.tensor is not output):
+        tensor = step.tensor
+        if step.probability:
+            found = Scores(tensor, step.axis)
     shape = found.tensor.shape
     if shape is None:
         _refuse_unknown(found.tensor, output)
@@ -70,12 +69,6 @@ def scores_of(output: gs.Tensor) -> Scores:
             "  Choose another output with --output, or export the classification head."
         )
     return found
-
-
-def _softmax_axis(node: gs.Node) -> int | None:
-    """Along which axis a softmax goes, unless that is what a Flatten made of several."""
-    shape, axis = node.inputs[0].shape, int(node.attrs.get("axis", -1))
-    return None if shape is None else axis % len(shape)
 
 
 def _refuse_unknown(scores: gs.Tensor, output: gs.Tensor) -> None:

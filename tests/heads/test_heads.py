@@ -183,6 +183,80 @@ def test_a_binary_head_has_one_class_whose_score_is_before_the_sigmoid(shape: st
         compile_model(model, "gradient", target=1)
 
 
+LARGEST = "largest = ReduceMax<keepdims = 1>(z, one) shifted = Sub(z, largest)"
+PROBABILITIES = {
+    "clamped": "p = Softmax(z) low = Constant<value = float {0.0}>() high = Constant<value = float {1.0}>()"
+    " y = Clip(p, low, high)",
+    "percent": "p = Softmax(z) y = Mul(p, hundred)",
+    "percent, doubled": "p = Softmax(z) q = Div(p, small) r = Add(q, hundred) y = Sub(r, small)",
+    "bounded": "p = Softmax(z) q = Max(p, small) y = Min(q, hundred)",
+    "logarithm": "p = Softmax(z) y = Log(p)",
+    "guarded logarithm": "p = Softmax(z) q = Add(p, small) y = Log(q)",
+    "of a logarithm": "p = LogSoftmax(z) y = Exp(p)",
+    "spelled out": "e = Exp(z) t = ReduceSum<keepdims = 1>(e, one) y = Div(e, t)",
+    "shifted": LARGEST + " e = Exp(shifted) t = ReduceSum<keepdims = 1>(e, one) y = Div(e, t)",
+    "guarded": LARGEST + " e = Exp(shifted) t = ReduceSum<keepdims = 1>(e, one) u = Add(t, small) y = Div(e, u)",
+    "times the reciprocal": LARGEST
+    + " e = Exp(shifted) t = ReduceSum<keepdims = 1>(e, one) u = Reciprocal(t) y = Mul(u, e)",
+    "normalised": "e = Exp(z) t = ReduceL1<keepdims = 1>(e, one) u = Clip(t, small) s = Shape(z) v = Expand(u, s)"
+    " y = Div(e, v)",
+    "less its logsumexp": "t = ReduceLogSumExp<keepdims = 1>(z, one) y = Sub(z, t)",
+    "as jax has it": "largest = ReduceMax<keepdims = 0>(z, one) some = Max(largest, low) l = Unsqueeze(some, one)"
+    " k = Identity(l) shifted = Sub(z, k) e = Exp(shifted) t = ReduceSum<keepdims = 0>(e, one) u = Log(t)"
+    " v = Unsqueeze(u, one) y = Sub(shifted, v)",
+    "as torch has it": LARGEST + " e = Exp(shifted) t = ReduceSum<keepdims = 1>(e, one) u = Log(t)"
+    " v = Add(u, largest) y = Sub(z, v)",
+    "sigmoid": "n = Neg(z) e = Exp(n) u = Add(e, unit) y = Div(unit, u)",
+    "reciprocal sigmoid": "n = Neg(z) e = Exp(n) u = Add(unit, e) y = Reciprocal(u)",
+    "risen sigmoid": "e = Exp(z) u = Add(unit, e) y = Div(e, u)",
+    "quantised": "p = Softmax(z) q = QuantizeLinear(p, small) y = DequantizeLinear(q, small)",
+}
+NUMBERS = (
+    "one = Constant<value_ints = [1]>() hundred = Constant<value = float {100.0}>()"
+    " unit = Constant<value = float {1.0}>() small = Constant<value = float {0.001}>()"
+    " below = Constant<value = float {-1.0}>()"
+    " low = Constant<value = float {-1000.0}>() "
+)
+
+
+@pytest.mark.parametrize("tail", PROBABILITIES.values(), ids=PROBABILITIES)
+def test_the_scores_before_probabilities_are_explained_however_these_are_spelled(tail: str) -> None:
+    """They are linear here: the best score and its row of weights, by hand."""
+    model = dense("N,5", NUMBERS + tail)
+    w = weights_of(model)["w"].numpy()
+    found = explained(model, ROWS, "gradient")
+    scores = ROWS @ w
+    np.testing.assert_array_equal(found["explained_class"], scores.argmax(1))
+    assert_near(found["explained_score"], scores.max(1), 1e-5)
+    np.testing.assert_allclose(found["attribution"], w.T[scores.argmax(1)], rtol=1e-6)
+    np.testing.assert_array_equal(found["y"], run(model, ROWS)["y"])
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        "p = Softmax(z) y = Neg(p)",  # the other order
+        "p = Softmax(z) y = Mul(p, below)",
+        "p = Softmax(z) y = Mul(p, weights)",  # another number for each class
+        "p = Softmax(z) y = Add(p, weights)",
+        "e = Exp(z) t = ReduceSum<keepdims = 1>(e, zero) y = Div(e, t)",  # along the batch of one
+        "e = Exp(z) w2 = Add(e, weights) t = ReduceSum<keepdims = 1>(w2, one) y = Div(e, t)",
+        "t = ReduceLogSumExp<keepdims = 1>(z, one) u = Add(t, z) y = Sub(z, u)",
+        "t = ReduceMean<keepdims = 1>(z, one) y = Sub(z, t)",  # no probability at all
+        "y = Mul(z, hundred)",
+        "y = Exp(z)",
+    ],
+)
+def test_what_may_change_the_order_of_the_classes_or_makes_no_probabilities_is_explained_itself(tail: str) -> None:
+    model = dense("1,5", NUMBERS + " zero = Constant<value_ints = [0]>() " + tail)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    weights = np.array([[1, -2, 3, 0.5, 2]], np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weights, "weights"))
+    found = explained(model, ROWS[:1], "gradient")
+    np.testing.assert_allclose(found["explained_score"], found["y"].max(1), rtol=1e-6)
+    np.testing.assert_array_equal(found["explained_class"], found["y"].argmax(1))
+
+
 def test_each_label_of_a_multi_label_head_is_explained_by_itself() -> None:
     model = dense("N,5", "y = Sigmoid(z)")
     w = weights_of(model)["w"].numpy()

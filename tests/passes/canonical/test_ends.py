@@ -74,10 +74,10 @@ TAILS = [
 @pytest.mark.parametrize(("tail", "expected"), TAILS)
 def test_the_scores_are_what_goes_into_the_last_softmax(tail: str, expected: str) -> None:
     model, _ = canonical(f"g (float[N,3] x) => (float[N,3] y) {{ s = Exp(x) {tail} }}")
-    assert scores_of(select_output(model, None)).tensor.name == expected
+    assert scores_of(model, select_output(model, None)).tensor.name == expected
 
 
 def test_an_output_that_holds_nothing_is_no_classifiers() -> None:
     model, _ = canonical("g (float[N,0] x) => (float[N,0] y) { y = Relu(x) }")
     with pytest.raises(UnsupportedModel, match="output 'y' is not a classifier's"):
-        scores_of(select_output(model, None))
+        scores_of(model, select_output(model, None))
