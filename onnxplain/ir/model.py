@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import onnx
@@ -21,6 +22,7 @@ class Notes:
 
     model: dict[str, str] = field(default_factory=dict)
     nodes: dict[str, tuple[str, dict[str, str]]] = field(default_factory=dict)
+    inputs: dict[str, tuple[str, dict[str, str]]] = field(default_factory=dict)
     doc_string: str = ""
     producer: tuple[str, str] = ("", "")
 
@@ -29,11 +31,8 @@ class Notes:
         """The notes of a proto whose nodes have unique names."""
         return Notes(
             model=_entries(proto.metadata_props),
-            nodes={
-                node.name: (node.doc_string, _entries(node.metadata_props))
-                for node in proto.graph.node
-                if node.doc_string or node.metadata_props
-            },
+            nodes=_noted(proto.graph.node),
+            inputs=_noted(proto.graph.input),
             doc_string=proto.doc_string,
             producer=(proto.producer_name, proto.producer_version),
         )
@@ -44,11 +43,14 @@ class Notes:
         proto.producer_name, proto.producer_version = self.producer
         for key, value in self.model.items():
             proto.metadata_props.add(key=key, value=value)
-        for node in proto.graph.node:
-            doc_string, entries = self.nodes.get(node.name, ("", {}))
-            node.doc_string = doc_string
+        for each, noted in (
+            *((n, self.nodes) for n in proto.graph.node),
+            *((i, self.inputs) for i in proto.graph.input),
+        ):
+            doc_string, entries = noted.get(each.name, ("", {}))
+            each.doc_string = doc_string
             for key, value in entries.items():
-                node.metadata_props.add(key=key, value=value)
+                each.metadata_props.add(key=key, value=value)
 
 
 @dataclass
@@ -82,6 +84,15 @@ class Model:
             external=source.external,
             outputs=source.outputs,
         )
+
+
+def _noted(described: Iterable[onnx.NodeProto | onnx.ValueInfoProto]) -> dict[str, tuple[str, dict[str, str]]]:
+    """Doc string and metadata by name, of what has any."""
+    return {
+        each.name: (each.doc_string, _entries(each.metadata_props))
+        for each in described
+        if each.doc_string or each.metadata_props
+    }
 
 
 def _entries(props: object) -> dict[str, str]:

@@ -55,11 +55,22 @@ class ConvertOpset(Pass[Source]):
         if older:
             upsampling.settle(converted)
             _bounds_like_operands(converted)
+        _keep_entries(source.proto, converted)
         source.proto.CopyFrom(converted)
         return Report(1)
 
     def ensures(self, source: Source) -> None:
         assert opset_of(source.proto) in (LOW, HIGH)
+
+
+def _keep_entries(given: onnx.ModelProto, converted: onnx.ModelProto) -> None:
+    """Put back the metadata of nodes and inputs, which the converter drops."""
+    before, after = given.graph, converted.graph
+    for had, have in ((before.node, after.node), (before.input, after.input)):
+        entries = {each.name: each.metadata_props for each in had}
+        for each in have:
+            if each.name in entries and not each.metadata_props:
+                each.metadata_props.extend(entries[each.name])
 
 
 _BOUNDS = {"Clip": (1, 2), "Pad": (2,)}

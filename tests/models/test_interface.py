@@ -180,6 +180,21 @@ def forward_nodes(model: ModelProto) -> dict[str, onnx.NodeProto]:
     return found
 
 
+@pytest.mark.parametrize("opset", [11, 17, 20, 24])
+def test_notes_are_kept_whatever_opset_the_model_has(opset: int) -> None:
+    """Both converting and importing a model would lose some of them."""
+    model = net("g (float[N,3] x) => (float[N,3] y) { s = Tanh(x) y = Softmax(s) }", opset)
+    for each in (*model.graph.node, *model.graph.input, *model.graph.output):
+        each.name = each.name or f"node of {each.output[0]}"
+        each.doc_string = f"about {each.name}"
+        each.metadata_props.add(key="of", value=each.name)
+    compiled = compile_model(model, "gradient").graph
+    kept = {each.name: each for each in (*compiled.node, *compiled.input, *compiled.output)}
+    for each in (*model.graph.node, *model.graph.input, *model.graph.output):
+        assert kept[each.name].doc_string == f"about {each.name}"
+        assert {e.key: e.value for e in kept[each.name].metadata_props} == {"of": each.name}
+
+
 @pytest.mark.parametrize("exporter", EXPORTERS)
 @pytest.mark.parametrize("method", [*WALKS, *MAPS, *PATHS])
 def test_nodes_keep_their_names_and_notes_and_new_ones_say_where_they_belong(method: str, exporter: str) -> None:
