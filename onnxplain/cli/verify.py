@@ -149,6 +149,7 @@ def _batches(
 ) -> list[Array]:
     """What is explained: the samples that were given, which are taken out of there, or pictures, or random ones."""
     from onnxplain.runtime.images import PictureInput, find, read
+    from onnxplain.runtime.preprocess import Said
     from onnxplain.runtime.verify import random_batch
 
     fed = given.pop(explain.input.name, None)
@@ -156,9 +157,15 @@ def _batches(
         raise UsageError(
             f"--images and --feed {explain.input.name} both give what is explained: leave one of them out."
         )
-    if fed is not None:
-        return [fed]
     if not images:
-        return [random_batch(explain, seed, size, given)]
+        if said != Said():
+            raise UsageError(
+                "--preprocess, --scale, --mean, --std, --order and --resize are for pictures, and none are given.\n"
+                "  Name some with --images, or leave them out."
+            )
+        batch = random_batch(explain, seed, size, given) if fed is None else fed
+        if size is not None and tuple(batch.shape[axis] for axis in explain.layout.spatial) != size:
+            raise UsageError(f"size {size[0]}x{size[1]} does not fit: {explain.input}.")
+        return [batch]
     pictures = PictureInput.of(explain.input, explain.layout, preprocess_for(explain, said), size)
     return [pictures.prepare(read(path))[0][None] for path in find(images)]

@@ -230,6 +230,30 @@ def test_what_cannot_be_fed(
     assert result.stderr.startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--preprocess", "imagenet"],
+            "--preprocess, --scale, --mean, --std, --order and --resize are for pictures, and ",
+        ),
+        (["--resize", "pad"], "--preprocess, --scale, --mean, --std, --order and --resize are for pictures, and none "),
+        (["--size", "10"], "size 10x10 does not fit: input 'pixels' takes float32 (N, 3, 8, 8).\n"),
+        (["--size", "8", "--mean", "1"], "--preprocess, --scale, --mean, --std, --order and --resize are for pictures"),
+    ],
+)
+def test_what_is_said_of_pictures_is_not_taken_in_silence_without_any(
+    folder: Path, options: list[str], message: str
+) -> None:
+    command = ["verify", folder / "explained.onnx", "--against", folder / "model.onnx"]
+    result = program(*command, *options)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"UsageError: {message}")
+    assert program(*command, "--size", "8").exit_code == 0
+    Image.new("RGB", (9, 9)).save(folder / "a.png")
+    assert program(*command, "--images", folder / "a.png", "--preprocess", "imagenet").exit_code == 0
+
+
 @pytest.mark.gpu
 def test_on_a_card(folder: Path) -> None:
     lacking = why_no_cuda()
