@@ -17,7 +17,7 @@ from onnxplain.ir.layout import Layout, layout_of, refuse_other_count
 from onnxplain.ir.model import Model
 from onnxplain.ir.value import Dim, Value
 from onnxplain.passes.canonical.inputs import select_input
-from onnxplain.passes.canonical.remarks import remark_on
+from onnxplain.passes.canonical.remarks import refuse_decision, remark_on
 from onnxplain.passes.canonical.scores import Scores, scores_of, select_output
 from onnxplain.passes.explain import target as targets
 from onnxplain.passes.explain.following import grids
@@ -106,6 +106,7 @@ def open_model(subject: Model, request: Request, *, coarse: bool = False) -> Ope
     for name in ("mean", "std"):
         refuse_other_count(f"preprocess: {name}", np.size((request.preprocess or {}).get(name, 0)), x.tensor, layout)
     output = select_output(subject, request.output, request.output_index)
+    refuse_decision(subject, output)
     found = scores_of(subject, output)
     remark = remark_on(subject, output, found.tensor)
     subject.remarks += [remark] if remark else []

@@ -1,9 +1,10 @@
-"""What is said of scores that can be explained and may not be what was meant."""
+"""What is said of outputs that are no scores, or none that were meant."""
 
 from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
+from onnxplain.errors import UnsupportedModel
 from onnxplain.ir.model import Model
 from onnxplain.passes.canonical.probabilities import RESHAPING, axis_of, behind, maker
 
@@ -14,6 +15,29 @@ _MIXING = RESHAPING | {
     "ReduceMean", "ReduceMin", "ReduceSum", "Round", "Slice", "Split", "Sqrt", "Sub", "Sum", "TopK", "Where",
 }  # fmt: skip
 """What is no layer of its own: probabilities behind it are made into others."""
+
+
+_DECIDING = ("ArgMax", "ArgMin", "Hardmax", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+
+
+def refuse_decision(model: Model, output: gs.Tensor) -> None:
+    """Raises: UnsupportedModel for an output that holds what was decided by the scores, which has no derivative."""
+    tensor = output
+    while (node := maker(tensor)) is not None:
+        named = node.op == "Gather" and isinstance(node.inputs[0], gs.Constant)
+        if node.op not in RESHAPING and not named:
+            break
+        tensor = node.inputs[1 if named else 0]
+    index = node is not None and node.op == "TopK" and tensor is node.outputs[1]
+    if node is None or (node.op not in _DECIDING and not index):
+        return
+    scores = next((t for t in node.inputs if not isinstance(t, gs.Constant)), node.inputs[0])
+    raise UnsupportedModel(
+        f"output {output.name!r} holds what {node.op} (node {node.name!r}) decides by the scores and not the scores, "
+        "and a decision has no derivative.\n"
+        f"  Cut the model before it, so that it returns {scores.name!r}: {cut(model, scores)}. Or name an output that "
+        "holds scores with --output, if there is one."
+    )
 
 
 def remark_on(model: Model, output: gs.Tensor, scores: gs.Tensor) -> str:

@@ -9,6 +9,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from onnxplain.compiler import compile_model
+from onnxplain.errors import UnsupportedModel
 from onnxplain.passes.canonical.remarks import remark_on
 from onnxplain.passes.canonical.scores import scores_of, select_output
 from tests.cli.program import program
@@ -69,6 +71,30 @@ def test_the_largest_of_each_class_over_places_is_that_class() -> None:
     model, _ = canonical(text)
     output = select_output(model, None)
     assert remark_on(model, output, scores_of(model, output).tensor) == ""
+
+
+@pytest.mark.parametrize(
+    ("tail", "output", "node", "tensor"),
+    [
+        ("p = Softmax(s) y = ArgMax<axis = 1, keepdims = 0>(p)", "int64[N] y", "ArgMax (node 'y')", "p"),
+        ("i = ArgMax<axis = 1>(s) y = Cast<to = 1>(i)", "float[N,1] y", "ArgMax (node 'i')", "s"),
+        ("i = ArgMax<axis = 1, keepdims = 0>(s) y = Gather(names, i)", "float[N] y", "ArgMax (node 'i')", "s"),
+        ("v, y = TopK(s, one)", "int64[N,1] y", "TopK (node 'v')", "s"),
+        ("y = Hardmax(s)", "float[N,5] y", "Hardmax (node 'y')", "s"),
+        ("p = Sigmoid(s) y = Less(unit, p)", "bool[N,5] y", "Less (node 'y')", "p"),
+    ],
+)
+def test_an_output_that_is_decided_by_the_scores_is_refused(tail: str, output: str, node: str, tensor: str) -> None:
+    names = "names = Constant<value_floats = [1.0, 2.0, 3.0, 4.0, 5.0]>() "
+    model = net(f"g (float[N,5] x) => ({output}) {{ {CONSTANTS} {names} s = Tanh(x) {tail} }}")
+    with pytest.raises(UnsupportedModel) as caught:
+        compile_model(model, "gradient")
+    assert str(caught.value) == (
+        f"output 'y' holds what {node} decides by the scores and not the scores, and a decision has no derivative.\n"
+        f"  Cut the model before it, so that it returns '{tensor}': "
+        f"onnx.utils.extract_model('the given ModelProto', 'scores.onnx', ['x'], ['{tensor}']). Or name an output that "
+        "holds scores with --output, if there is one."
+    )
 
 
 @pytest.fixture
