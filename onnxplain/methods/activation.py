@@ -31,6 +31,8 @@ LAYER = Parameter(
 _POOLS = ("GlobalAveragePool", "ReduceMean", "AveragePool")
 _LINEAR = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Transpose", "Cast")
 
+_QUANTISERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+
 
 def grad_cam(study: Study, settings: Settings) -> Value:
     """Channels weighted by the mean of their gradient (eq. 9), summed and rectified (eq. 10)."""
@@ -112,7 +114,9 @@ def _global_pool(study: Study) -> Site:
         behind = [site for site in sites[pools[-1] + 1 :] if site.op not in _LINEAR and not _adds_constant(study, site)]
         if len(behind) <= 1 and all(_is_linear(study, site) for site in behind):
             return sites[pools[-1]]
-        why = f"behind its global average pooling {sites[pools[-1]].name!r} there is more than one linear layer"
+        rounding = next((site for site in behind if site.op in _QUANTISERS), None)
+        what = "more than one linear layer" if rounding is None else f"{rounding.op} {rounding.name!r}, which rounds"
+        why = f"behind its global average pooling {sites[pools[-1]].name!r} there is {what}"
     raise UnsupportedModel(
         f"cam needs a network that ends in global average pooling and one linear layer, and this one does not: {why}.\n"
         "  Use grad-cam, which is the same where CAM applies and works everywhere else."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +14,7 @@ import torch
 from onnx import numpy_helper
 
 from onnxplain import compile_model
+from onnxplain.errors import UnsupportedModel
 from tests.oracle import gradient
 from tests.precision.networks import NETWORKS, exported, pictures, quantised
 from tests.running import Array, assert_near, explained, exposing, net, operators, run
@@ -131,3 +133,16 @@ def test_deeplift_leaves_to_the_residual_no_more_than_what_is_rounded() -> None:
     found = explained(model, x, "deeplift-rescale", target=1)
     assert np.abs(found["residual"]).max() <= 0.1 * np.abs(w[:, 1]).sum()
     assert np.abs(found["residual"]).max() > 0
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_rounds_between_pooling_and_score_is_no_part_of_cam(form: str) -> None:
+    with pytest.raises(UnsupportedModel) as caught:
+        compile_model(int8("separable", form), "cam")
+    first, second = str(caught.value).split("\n")
+    assert re.fullmatch(
+        "cam needs a network that ends in global average pooling and one linear layer, and this one does not: behind "
+        r"its global average pooling '\S+' there is QuantizeLinear '\S+', which rounds\.",
+        first,
+    )
+    assert second.startswith("  Use grad-cam, ")
