@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -142,7 +143,12 @@ def _options(settings: Settings) -> Options:
 
 
 def _single(
-    name: str, summary: str, source: str, layer: Callable[[Settings], tuple[Rule, str]], *own: Parameter
+    name: str,
+    summary: str,
+    source: str,
+    layer: Callable[[Settings], tuple[Rule, str]],
+    *own: Parameter,
+    derived: Callable[[Settings], Settings] = lambda given: {},
 ) -> Method:
     """One rule for every layer with weights."""
 
@@ -150,7 +156,7 @@ def _single(
         rule, label = layer(settings)
         return tables.uniform(name, tables.layers(is_linear, rule, label), _options(settings))
 
-    return _method(name, summary, source, table, *own)
+    return replace(_method(name, summary, source, table, *own), derived=derived)
 
 
 def _method(name: str, summary: str, source: str, table: Table, *own: Parameter, start: Start = plain) -> Method:
@@ -201,6 +207,16 @@ def _alpha_beta(settings: Settings) -> tuple[Rule, str]:
     return rule, f"alpha {alpha:g}, beta {beta:g}" + (", whole bias" if whole else "")
 
 
+def _alpha_or_beta(given: Settings) -> Settings:
+    """The one of the two that was not given."""
+    match "alpha" in given, "beta" in given:
+        case True, False:
+            return {"beta": given["alpha"] - 1}
+        case False, True:
+            return {"alpha": given["beta"] + 1}
+    return {}
+
+
 def _z_plus(settings: Settings) -> tuple[Rule, str]:
     if settings["compat"] == "captum":
         return captum_alpha1_beta0(), "z+ (captum)"
@@ -227,7 +243,7 @@ METHODS = (
     _single("lrp-gamma", "favours what speaks for the class", "Montavon et al. 2019; survey eq. 14",
             _gamma, GAMMA, COMPAT),
     _single("lrp-alphabeta", "positive and negative contributions apart", f"{_BACH}, eq. 60; survey eq. 15",
-            _alpha_beta, ALPHA, BETA, BIAS, COMPAT_BIAS),
+            _alpha_beta, ALPHA, BETA, BIAS, COMPAT_BIAS, derived=_alpha_or_beta),
     _single("lrp-zplus", "positive contributions alone", "Montavon et al. 2017, eq. 17", _z_plus, BIAS, COMPAT_BIAS),
     _method("lrp-epsilon-plus", "z+ in convolutions, epsilon in dense layers", _ZENNIT,
             lambda p: tables.epsilon_plus(p["epsilon"], _options(p)), EPSILON, ZENNIT),

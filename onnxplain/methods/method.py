@@ -98,6 +98,7 @@ class Method:
     afterwards: rewrites of the whole graph when all is emitted and what is not read is gone.
     source:     paper and equations.
     shares:     whether its map depends on which operators are a layer: relevance is shared layer by layer.
+    derived:    parameters that follow from those that were given, where they were not given themselves.
     coarse:     whether its map is of a layer and needs no derivative by the input, which may then hold integers.
     """
 
@@ -111,6 +112,7 @@ class Method:
     passes: Callable[[Settings], tuple[Pass[Model], ...]] = lambda settings: (FoldBatchNorm(),)
     afterwards: Callable[[Settings], tuple[Pass[Model], ...]] = lambda settings: ()
     parameters: tuple[Parameter, ...] = ()
+    derived: Callable[[Settings], Settings] = lambda given: {}
     coarse: bool = False
     shares: bool = False
 
@@ -120,7 +122,8 @@ class Method:
         for name in given:
             if name not in known:
                 raise UsageError(f"{self.name} has no parameter {name!r}. {nearest(name, known, kind='parameters')}")
-        return {name: p.read(self.name, given[name]) if name in given else p.default for name, p in known.items()}
+        read = {name: known[name].read(self.name, value) for name, value in given.items()}
+        return {**{name: p.default for name, p in known.items()}, **self.derived(read), **read}
 
     def explain(self, study: Study, settings: Settings) -> Explanation:
         """Emit attribution and heatmap."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from typing import Any
 
@@ -65,6 +66,8 @@ EVERY: dict[str, tuple[str, dict[str, Any], dense.Rule, dense.Rule]] = {
     "lrp-alphabeta": ("lrp-alphabeta", {}, dense.alpha_beta(2, 1, E6), dense.alpha_beta(2, 1, E6)),
     "lrp-alphabeta 3, 2": (
         "lrp-alphabeta", {"alpha": 3, "beta": 2}, dense.alpha_beta(3, 2, E6), dense.alpha_beta(3, 2, E6)),
+    "lrp-alphabeta, alpha 3": ("lrp-alphabeta", {"alpha": 3}, dense.alpha_beta(3, 2, E6), dense.alpha_beta(3, 2, E6)),
+    "lrp-alphabeta, beta 0": ("lrp-alphabeta", {"beta": "0"}, dense.alpha_beta(1, 0, E6), dense.alpha_beta(1, 0, E6)),
     "lrp-alphabeta 1, 0, no bias": (
         "lrp-alphabeta", {"alpha": 1, "beta": 0, "bias": False},
         dense.alpha_beta(1, 0, E6, False), dense.alpha_beta(1, 0, E6, False)),
@@ -117,6 +120,17 @@ def refusal(method: str, model: onnx.ModelProto | None = None, **how: Any) -> st
 def test_alpha_and_beta_that_do_not_conserve(alpha: float, beta: float, said: str) -> None:
     want = f"{said}: relevance is conserved only for alpha = beta + 1 and beta >= 0."
     assert refusal("lrp-alphabeta", alpha=alpha, beta=beta) == want
+
+
+def test_of_alpha_and_beta_one_follows_from_the_other() -> None:
+    """Both are recorded. What follows may still be what there is not."""
+    compiled = compile_model(mlp(), "lrp-alphabeta,lrp-eps", beta=0)
+    entries = {e.key: e.value for e in compiled.metadata_props}
+    recorded = json.loads(entries["onnxplain.parameters"])["lrp-alphabeta"]
+    assert (recorded["alpha"], recorded["beta"]) == (1, 0)
+    assert refusal("lrp-alphabeta", alpha=0.5) == (
+        "alpha=0.5, beta=-0.5: relevance is conserved only for alpha = beta + 1 and beta >= 0."
+    )
 
 
 def test_parameters_that_there_are_not() -> None:
