@@ -197,9 +197,14 @@ def select(opened: Opened, target: str | int) -> Selection:
     if asked == "input":
         classes = opened.run_time_input(interface.TARGET, np.dtype(np.int64), [logits.shape[0]])
         return Selection([targets.given(g, logits, classes)])
-    if asked.isdecimal():
+    if _is_number(asked):
         return Selection([targets.fixed(g, logits, int(asked))])
     count = asked.removeprefix("topk:")
-    if count != asked and count.isdecimal() and int(count) > 0:
+    if count != asked and _is_number(count) and int(count) > 0:
         return Selection(targets.top(g, logits, int(count)), ranked=True)
     raise UsageError(f"target {asked!r} is none of: top1, topk:K, input, or a class index from 0.")
+
+
+def _is_number(text: str) -> bool:
+    """Whether it is written in the digits 0 to 9, and not in those of another script."""
+    return text.isascii() and text.isdecimal()

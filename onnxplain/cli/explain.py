@@ -161,7 +161,7 @@ def _opened(
         )
     if not told:
         return _fed_by_pictures(Explainer(model, provider, **how), model), {}
-    if not str(request.target).isdecimal():
+    if not (str(request.target).isascii() and str(request.target).isdecimal()):
         raise UsageError(f"{model.name} is told the class by each run: give it with --target CLASS.")
     explain = _fed_by_pictures(Explainer(model, provider, **how), model)
     return explain, {explain.argument(TARGET): int(request.target)}

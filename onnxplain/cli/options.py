@@ -256,7 +256,7 @@ def size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+    if len(sides) > 2 or not text.isascii() or not all(side.isdecimal() and int(side) > 0 for side in sides):
         raise UsageError(f"--size takes a height and width like 224 or 480x640, not {text!r}.")
     return int(sides[0]), int(sides[-1])
 

@@ -71,7 +71,7 @@ def shown(value: Value) -> str:
 
 def _indices(at: str, sizes: Sequence[int | str | None]) -> tuple[int, ...]:
     parts = [part.strip() for part in at.split(",")]
-    if len(parts) != len(sizes) or not all(part.isdecimal() for part in parts):
+    if len(parts) != len(sizes) or not at.isascii() or not all(part.isdecimal() for part in parts):
         known = ", ".join("?" if size is None else str(size) for size in sizes)
         raise UsageError(
             f"--at takes {MEAN}, or {len(sizes)} numbers from 0 separated by commas (sizes {known}), not {at!r}."

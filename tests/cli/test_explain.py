@@ -254,6 +254,7 @@ def test_a_graph_that_is_told_the_class(folder: Path) -> None:
         2,
         "UsageError: told.onnx is told the class by each run: give it with --target CLASS.\n",
     )
+    assert program(*where, "--target", "\u0663").stderr == result.stderr
     result = program(*where, "--target", "4")
     assert (result.exit_code, result.stderr) == (
         2,
@@ -303,6 +304,11 @@ def test_a_graph_that_is_told_the_class(folder: Path) -> None:
         (["model.onnx", "in", "--colormap", "virdis"], 2, "UsageError: there is no colormap 'virdis'. Did you mean"),
         (["model.onnx", "in", "--alpha", "2"], 2, "UsageError: alpha must lie between 0 and 1, not 2.0."),
         (["model.onnx", "in", "--size", "big"], 2, "UsageError: --size takes a height and width like 224 or 480x640"),
+        (
+            ["model.onnx", "in", "--size", "\u0668"],
+            2,
+            "UsageError: --size takes a height and width like 224 or 480x640",
+        ),
         (["model.onnx", "in", "--size", "9"], 2, "UsageError: size 9x9 does not fit: input 'pixels' takes float32"),
         (["model.onnx", "in", "--provider", "gpu"], 2, "UsageError: there is no execution provider 'gpu'."),
         (

@@ -136,6 +136,7 @@ def test_every_family_explains_a_pixel(method: str) -> None:
         ({}, "--at 0,0"),
         ({"at": "1"}, "2 numbers from 0"),
         ({"at": "1,x"}, "2 numbers from 0"),
+        ({"at": "1,\u0662"}, "2 numbers from 0"),
         ({"at": "3,0"}, "place 3 is out of range: there are 3"),
         ({"at": "0,0", "class_axis": 0}, "one of axes 1 to 3"),
         ({"at": "0,0", "class_axis": 4}, "one of axes 1 to 3"),

@@ -127,6 +127,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("gradient,fem", {"steps": 5}, "none of gradient,fem has a parameter 'steps'."),
     ("gradient", {"target": "topk:9"}, "topk:9 asks for more classes than there are: the model has 5."),
     ("gradient", {"target": "topk:0"}, "target 'topk:0' is none of: top1, topk:K, input, or a class index from 0."),
+    ("gradient", {"target": "\u0662"}, "target '\u0662' is none of: top1, topk:K, input, or a class index from 0."),
+    ("gradient", {"target": "topk:\u0662"}, "target 'topk:\u0662' is none of: top1, topk:K, input, or a class index"),
     ("gradient", {"target": ":2"}, "target ':2' is none of: top1, topk:K, input, or a class index from 0."),
     ("gradient", {"target": "topk:topk:2"}, "target 'topk:topk:2' is none of"),
     ("gradient", {"target": "best"}, "target 'best' is none of: top1, topk:K, input, or a class index from 0."),
