@@ -266,6 +266,13 @@ def _pairs(s: Stacked) -> bool:
     return summed or len({a - s.rank(i) for i, a in enumerate(s.along) if a is not None}) > 1
 
 
+def _dense_pairs(s: Stacked) -> bool:
+    """Gemm: likewise."""
+    left, right = s.along[:2]
+    both = left is not None and right is not None
+    return both or left == (0 if s.attr("transA", 0) else 1) or right == (1 if s.attr("transB", 0) else 0)
+
+
 def _dense(s: Stacked) -> Along:
     """Gemm: rows of the left operand; a matrix that is added has one row for all."""
     one_row = len(s.node.inputs) < 3 or s.rank(2) < 2 or s.node.inputs[2].shape[0] == 1
@@ -317,7 +324,7 @@ _REDUCTIONS = (
 
 _ALONG = (
     "ArgMax", "ArgMin", "Softmax", "LogSoftmax", "Hardmax", "LpNormalization", "LayerNormalization",
-    "MeanVarianceNormalization",
+    "MeanVarianceNormalization", "TopK",
 )  # fmt: skip
 """Operators that mix along the axes that their attributes name, and along no other."""
 
@@ -325,6 +332,7 @@ _ACROSS: Mapping[str, Callable[[Stacked], bool]] = {
     **dict.fromkeys(_ALONG, lambda s: s.alone),
     **dict.fromkeys((*_REDUCTIONS, "CumSum"), lambda s: s.alone and s.numbers(1) is not None),
     "MatMul": _pairs,
+    "Gemm": _dense_pairs,
 }
 """Where a rule finds no axis on which batches stay apart: whether that is since the operator works across them."""
 

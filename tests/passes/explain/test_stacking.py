@@ -46,6 +46,8 @@ MIXED = {
     "Gemm": "f = Reshape(x, flat) g = Gemm<transA=1>(f, f) t = ReduceSum<keepdims=1>(g, zero) y = Tanh(t)",
     "MatMul": "s = Squeeze(x, zero) t = Transpose(s) m = MatMul(s, t) u = Unsqueeze(m, zero) y = Flatten(u)",
     "MatMul of each with each": "f = Flatten(x) t = Transpose(f) m = MatMul(f, t) s = Softmax(m) y = MatMul(s, f)",
+    "Gemm over all": "f = Flatten(x) g = Gemm<transA=1>(f, f) r = Tanh(g) y = MatMul(f, r)",
+    "Gemm of each with each": "f = Flatten(x) g = Gemm<transB=1>(f, f) r = Tanh(g) y = MatMul(r, f)",
     "MatMul over all": "f = Flatten(x) t = Transpose(f) m = MatMul(t, f) r = Tanh(m) y = MatMul(f, r)",
 }
 
@@ -98,7 +100,8 @@ def test_the_node_that_may_mix_them_is_named(operator: str) -> None:
 
 SEEN = (
     "ReduceMax", "ReduceMean", "CumSum", "Softmax", "MeanVarianceNormalization", "LayerNormalization",
-    "MatMul of each with each", "MatMul over all",
+    "MatMul of each with each", "MatMul over all", "Gemm over all", "Gemm of each with each",
+    "TopK",
 )  # fmt: skip
 """Of these it is sure that they mix, whatever the sizes are."""
 
