@@ -204,8 +204,12 @@ def explain(
     maps[interface.SCORE] = {"": stacked([t.score for t in selected.targets])}
     if ledger is not None:
         if len(chosen) > 1 or selected.ranked or not ledger.rows:
-            raise UsageError("diagnostics are for one method that propagates relevance (lrp-*), and one class.")
-        maps[interface.DIAGNOSTICS] = {"": _poisoned(ledger.table(), selected.targets[0])}
+            raise UsageError(
+                "diagnostics are for one method that propagates relevance, and one class.\n"
+                "  Such are lrp-*, excitation-backprop and deep-taylor*."
+            )
+        table = g.named(ledger.table(), [opened.x.shape[0], len(ledger.rows), 2])
+        maps[interface.DIAGNOSTICS] = {"": _poisoned(table, selected.targets[0])}
     roles = [interface.ATTRIBUTION, interface.HEATMAP, interface.CLASS, interface.SCORE, interface.RESIDUAL]
     roles += [interface.DIAGNOSTICS] if ledger is not None else []
     return {role + suffix: value for role in roles for suffix, value in maps[role].items()}
