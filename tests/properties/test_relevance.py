@@ -29,6 +29,12 @@ SHAKY = 1e-4
 """A graph is passed over where relevance moves by more when the input moves by its last bits: a sum that it is divided
 by nearly vanishes there, and any other order of additions gives another map."""
 
+STEPS = (
+    "convolution", "convolution", "convolution", "product", "product", "activation", "activation", "clip", "batch_norm",
+    "pooled", "joined", "concatenated", "with_constant", "softmax", "normalised", "resized",
+)  # fmt: skip
+"""Layers with weights often behind one another's activations, as in networks: there the rules differ."""
+
 RELEVANCE = ("lrp-eps", "lrp-gamma", "lrp-alphabeta", "lrp-epsilon-plus-flat", "excitation-backprop")
 DIFFERENCES = ("deeplift-rescale", "deeplift-revealcancel")
 
@@ -87,7 +93,7 @@ def fuzz(examples: int, method: str) -> Counter[str]:
     seen: Counter[str] = Counter()
 
     @settings(COMMON, max_examples=examples)
-    @given(graphs())
+    @given(graphs(steps=9, of=STEPS))
     def one(drawn: Drawn) -> None:
         outcome = check(drawn, method)
         event(outcome)
@@ -104,7 +110,7 @@ def assert_telling(seen: Counter[str]) -> None:
 
 @pytest.mark.parametrize("method", [*RELEVANCE, *DIFFERENCES])
 def test_relevance_of_random_graphs_has_one_answer(method: str) -> None:
-    assert_telling(fuzz(40, method))
+    assert_telling(fuzz(30, method))
 
 
 @pytest.mark.slow
