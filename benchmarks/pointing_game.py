@@ -13,6 +13,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ from models.scenes import CLASSES, Scenes, scenes  # noqa: E402
 Bools = NDArray[np.bool_]
 
 UNIT = {"scale": 1 / 255, "mean": [0.0], "std": [1.0]}
-SETTINGS: dict[str, dict[str, object]] = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "integrated-gradients": {"steps": 20},
     "smoothgrad": {"samples": 20},
 }

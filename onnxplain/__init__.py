@@ -39,7 +39,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # Explainer needs ONNX Runtime, and compiling must not.
+    # What runs a model is read when it is first asked for: compiling is quicker without it.
     if name == "Explainer":
         from onnxplain.runtime.explainer import Explainer
 

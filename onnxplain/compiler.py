@@ -37,43 +37,82 @@ from onnxplain.version import __version__
 ModelLike = str | Path | onnx.ModelProto
 
 
-def compile_model(model: ModelLike, method: str = "gradient", **options: Any) -> onnx.ModelProto:
+def compile_model(
+    model: ModelLike,
+    method: str = "gradient",
+    *,
+    target: str | int = "top1",
+    input: str | None = None,
+    output: str | None = None,
+    output_index: int | None = None,
+    at: str | None = None,
+    class_axis: int | None = None,
+    layout: str = "auto",
+    preprocess: Preprocess | Mapping[str, Any] | str | None = None,
+    runtime: str = "portable",
+    diagnostics: bool = False,
+    **parameters: Any,
+) -> onnx.ModelProto:
     """Compile a classifier into a graph that returns its prediction and the explanation of it.
 
-    model:   a path or a ModelProto, which stays as it is. It takes (N, ...) and returns scores (N, classes) or (N), or,
-             with places, (N, tokens, classes) and the like.
-    method:  a name that `onnxplain.methods()` lists, or several separated by commas.
-    options: target:      "top1" (the default), "topk:K", "input", or the index of a class.
-             input:       the name of the input to explain, where the model has several.
-             output, output_index: the name, or the number, of the output with the scores, where it has several.
-             at:          of scores with places, the place to explain ("12,40"), or "mean".
-             class_axis:  the axis of the classes in such scores; found from the graph by default.
-             layout:      "auto" (the default), "channels-first" or "channels-last".
-             preprocess:  how pictures become the input: a name such as "imagenet", or a dict.
-             runtime:     "portable" (the default), "cpu" or "cuda": whose kernels the graph is lowered for.
-             diagnostics: True for how much relevance arrives at each node and is passed on.
-             Every other name is a parameter of the method.
+    model:        a path or a ModelProto, which stays as it is. It takes (N, ...) and returns scores (N, classes) or
+                  (N), or, with places, (N, tokens, classes) and the like.
+    method:       a name that `onnxplain.methods()` lists, or several separated by commas.
+    target:       "top1", "topk:K", "input" (a run-time input), or the index of a class.
+    input:        the name of the input to explain, where the model has several.
+    output, output_index: the name, or the number, of the output with the scores, where it has several.
+    at:           of scores with places, the place to explain ("12,40"), or "mean".
+    class_axis:   the axis of the classes in such scores; found from the graph by default.
+    layout:       "auto", "channels-first" or "channels-last".
+    preprocess:   how pictures become the input: a name such as "imagenet", or a dict; kept in the metadata.
+    runtime:      "portable", "cpu" or "cuda": whose kernels the graph is lowered for.
+    diagnostics:  True for how much relevance arrives at each node and is passed on.
+    parameters:   of the method, by their names.
 
     Returns: a ModelProto with the model's own inputs and outputs, then `attribution`, `heatmap`, `explained_class`,
              `explained_score`.
     Raises:  OnnxplainError, whose message says what to do.
     """
-    return to_proto(explained(model, _request(method, options)))
+    request = _request(
+        parameters, method=method, target=target, input=input, output=output, output_index=output_index, at=at,
+        class_axis=class_axis, layout=layout, preprocess=preprocess, runtime=runtime, diagnostics=diagnostics,
+    )  # fmt: skip
+    return to_proto(explained(model, request))
 
 
-def compile_file(model: ModelLike, path: str | Path, method: str = "gradient", **options: Any) -> list[Path]:
+def compile_file(
+    model: ModelLike,
+    path: str | Path,
+    method: str = "gradient",
+    *,
+    target: str | int = "top1",
+    input: str | None = None,
+    output: str | None = None,
+    output_index: int | None = None,
+    at: str | None = None,
+    class_axis: int | None = None,
+    layout: str = "auto",
+    preprocess: Preprocess | Mapping[str, Any] | str | None = None,
+    runtime: str = "portable",
+    diagnostics: bool = False,
+    **parameters: Any,
+) -> list[Path]:
     """As `compile_model`, writing the result; models over 2 GB keep their weights in a data file beside it.
 
     path: where to write. The file appears there when it is whole, and replaces one that is there, unless the model is
           read from it.
-    model, method, options: as for `compile_model`. (Its option `output` is the name of the model's output.)
+    All others are as for `compile_model`. (`output` is the name of the model's output.)
 
     Returns: the files written.
     Raises:  OnnxplainError, whose message says what to do.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise UsageError(f"path must be where to write, a text or a Path, not {path!r}.")
-    return write(explained(model, _request(method, options)), Path(path))
+    request = _request(
+        parameters, method=method, target=target, input=input, output=output, output_index=output_index, at=at,
+        class_axis=class_axis, layout=layout, preprocess=preprocess, runtime=runtime, diagnostics=diagnostics,
+    )  # fmt: skip
+    return write(explained(model, request), Path(path))
 
 
 def explained(model: ModelLike, request: Request) -> Model:
@@ -165,8 +204,12 @@ def explain(
     maps[interface.SCORE] = {"": stacked([t.score for t in selected.targets])}
     if ledger is not None:
         if len(chosen) > 1 or selected.ranked or not ledger.rows:
-            raise UsageError("diagnostics are for one method that propagates relevance (lrp-*), and one class.")
-        maps[interface.DIAGNOSTICS] = {"": _poisoned(ledger.table(), selected.targets[0])}
+            raise UsageError(
+                "diagnostics are for one method that propagates relevance, and one class.\n"
+                "  Such are lrp-*, excitation-backprop and deep-taylor*."
+            )
+        table = g.named(ledger.table(), [opened.x.shape[0], len(ledger.rows), 2])
+        maps[interface.DIAGNOSTICS] = {"": _poisoned(table, selected.targets[0])}
     roles = [interface.ATTRIBUTION, interface.HEATMAP, interface.CLASS, interface.SCORE, interface.RESIDUAL]
     roles += [interface.DIAGNOSTICS] if ledger is not None else []
     return {role + suffix: value for role in roles for suffix, value in maps[role].items()}
@@ -243,18 +286,16 @@ _WANTED: dict[str, tuple[type | tuple[type, ...], str]] = {
     "layout": (str, "'auto', 'channels-first' or 'channels-last'"),
     "runtime": (str, "'portable', 'cpu' or 'cuda'"),
     "diagnostics": (bool, "True or False"),
-    "parameters": (Mapping, "a dict of the method's parameters"),
 }
 """What the arguments of `compile_model` are, and that in words; what is None was not given."""
 
 
-def _request(method: str, options: dict[str, Any]) -> Request:
-    fields = {name: options.pop(name) for name in list(options) if name in Request.__dataclass_fields__}
+def _request(
+    parameters: Mapping[str, Any], *, preprocess: Preprocess | Mapping[str, Any] | str | None, **given: Any
+) -> Request:
+    """Raises: UsageError for an argument of a wrong type."""
     for name, (kinds, wanted) in _WANTED.items():
-        given = method if name == "method" else fields.get(name)
-        if not isinstance(given, kinds) and (name == "method" or given is not None):
-            raise UsageError(f"{name} must be {wanted}, not {given!r}.")
-    if fields.get("preprocess") is not None:
-        fields["preprocess"] = Preprocess.of(fields["preprocess"]).to_dict()
-    parameters = {**fields.pop("parameters", {}), **options}
-    return Request(method=method, parameters=parameters, **fields)
+        if not isinstance(given[name], kinds) and (name == "method" or given[name] is not None):
+            raise UsageError(f"{name} must be {wanted}, not {given[name]!r}.")
+    read = None if preprocess is None else Preprocess.of(preprocess).to_dict()
+    return Request(parameters=parameters, preprocess=read, **given)

@@ -33,7 +33,6 @@ from tests.runtime.tiny import classifier
         ({"layout": 1}, "layout must be 'auto', 'channels-first' or 'channels-last', not 1."),
         ({"runtime": 1}, "runtime must be 'portable', 'cpu' or 'cuda', not 1."),
         ({"diagnostics": "yes"}, "diagnostics must be True or False, not 'yes'."),
-        ({"parameters": 5}, "parameters must be a dict of the method's parameters, not 5."),
         ({"preprocess": 5}, "preprocess must be a name such as 'imagenet', a dict or a Preprocess, not 5."),
     ],
 )

@@ -16,7 +16,7 @@ from onnxplain.cli import options as o
 from onnxplain.cli import report
 
 if TYPE_CHECKING:
-    from onnxplain.runtime.measure import Comparison
+    from onnxplain.runtime.measure import Comparison, Cost
 
 
 def bench_command(
@@ -77,9 +77,14 @@ def _row(each: Comparison) -> tuple[str, ...]:
         _spread(forward),
         _spread(explained),
         f"{median(each.ratios):.2f} ({min(each.ratios):.2f} to {max(each.ratios):.2f})",
-        f"{max(c.megabytes for c in each.forward):.0f}, {max(c.megabytes for c in each.explained):.0f}",
+        ", ".join(_peak(costs) for costs in (each.forward, each.explained)),
         f"{median(c.load_seconds for c in each.explained):.2f}",
     )
+
+
+def _peak(costs: Sequence[Cost]) -> str:
+    known = [cost.megabytes for cost in costs if cost.megabytes is not None]
+    return f"{max(known):.0f}" if known else "unknown"
 
 
 def _spread(values: list[float]) -> str:

@@ -38,7 +38,10 @@ def compile_command(
     noise: o.Noise = None,
     composite: o.Composite = None,
     diagnostics: Annotated[
-        bool, typer.Option("--diagnostics", help="For lrp-*: also return what arrives at each node and is passed on.")
+        bool,
+        typer.Option(
+            "--diagnostics", help="For methods of relevance: also return what arrives at each node and is passed on."
+        ),
     ] = False,
     runtime: o.For = "portable",
     preprocess: o.Named = None,

@@ -157,7 +157,7 @@ Cuda = Annotated[
         "With --provider cuda.",
     ),
 ]  # fmt: skip
-Threads = Annotated[int | None, typer.Option("--threads", help="Of the CPU, for one operator.")]
+Threads = Annotated[int | None, typer.Option("--threads", help="How many of the CPU's threads compute one operator.")]
 
 
 def request(

@@ -25,9 +25,9 @@ def profile_command(
 ) -> None:
     """Show where the time goes, forward and back: by operator, then for the costliest layers.
 
-    A layer is a node of the model; what was inserted for it bears its name. Nodes that the runtime fused count where
-    the first of them stood. On CUDA each kernel is waited for (CUDA_LAUNCH_BLOCKING), so that all take longer than they
-    do in a run.
+    A layer is a node of the model, and what was inserted for it counts there. Nodes that the runtime fused count where
+    one of them stood, its changes of layout as forward. On CUDA each kernel is waited for (CUDA_LAUNCH_BLOCKING), so
+    that all take longer than they do in a run.
     """
     from onnxplain.runtime.explainer import Explainer
     from onnxplain.runtime.profile import profile

@@ -33,7 +33,9 @@ def verify_command(
     images: Annotated[
         list[Path] | None, typer.Option("--images", help="Pictures or folders to run; may be repeated.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the random samples, where no pictures are given.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="What random samples are drawn from where no pictures are given.")
+    ] = 0,
     feed: Annotated[
         list[str] | None,
         typer.Option(

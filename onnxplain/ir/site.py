@@ -42,7 +42,8 @@ class Role:
 
     first:  a layer with weights, no other between the input and it.
     depth:  which share of the layers with weights comes before, from 0 to 1.
-    signal: for a product of two operands that depend on the input, the one that the other was computed from.
+    signal: for a product of two operands that depend on the input, the one that the other was computed from, or that is
+            no gate where the other is; None where neither tells.
     layer:  the layer with weights that its operand comes from, then what only scales, shifts or reshapes in between;
             empty where something else lies between.
     bias:   of a layer with weights, the sum behind it whose other operand is the layer's bias, whatever its shape.

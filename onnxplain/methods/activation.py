@@ -119,7 +119,7 @@ def _global_pool(study: Study) -> Site:
         why = f"behind its global average pooling {sites[pools[-1]].name!r} there is {what}"
     raise UnsupportedModel(
         f"cam needs a network that ends in global average pooling and one linear layer, and this one does not: {why}.\n"
-        "  Use grad-cam, which is the same where CAM applies and works everywhere else."
+        "  Use grad-cam: where CAM applies its map is the same, rectified and scaled, and it asks for neither."
     )
 
 

@@ -54,7 +54,7 @@ COMMON = (
     Parameter(
         "norm", str, "affine", "batch norm that could not be folded shares as a layer, or passes", ("affine", "pass")
     ),
-    Parameter("sign_analysis", bool, True, "leave out terms that are proven to be zero; the result is the same"),
+    Parameter("sign_analysis", bool, True, "leave out terms that are proven to be zero; the same but for rounding"),
 )
 BOUNDS = (
     Parameter("low", str, "auto", "the lowest input value: a number, one for each channel, or auto from --preprocess"),

@@ -58,7 +58,9 @@ class Parameter:
         try:
             converted = _converted(self.kind, value)
         except ValueError:
-            raise UsageError(f"{where} must be of kind {self.kind.__name__}, not {value!r}.\n  {self.help}") from None
+            raise UsageError(
+                f"{where} must be of kind {self.kind.__name__}, not {value!r}.\n  {self.name}: {self.help}."
+            ) from None
         if self.choices and converted not in self.choices:
             raise UsageError(f"{where} cannot be {value!r}. {nearest(str(value), self.choices, kind='choices')}")
         wrong = self.check(converted) if self.check else None
@@ -67,7 +69,7 @@ class Parameter:
         if wrong is None and self.kind is int and abs(converted) >= _TOO_LARGE:
             wrong = f"must be below {_TOO_LARGE}"
         if wrong:
-            raise UsageError(f"{where} {wrong}, not {value!r}.\n  {self.help}")
+            raise UsageError(f"{where} {wrong}, not {value!r}.\n  {self.name}: {self.help}.")
         return converted
 
 

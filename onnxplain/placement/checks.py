@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import onnx
 
 from onnxplain.errors import UsageError, nearest
+from onnxplain.placement.kernels import ONNXRUNTIME
 from onnxplain.placement.lint import place
 from onnxplain.placement.portable import foreign
 from onnxplain.runtime.verify import Check
@@ -31,7 +32,7 @@ def _on_cuda(model: onnx.ModelProto) -> Iterator[Check]:
     found = place(model)
     elsewhere = [str(each) for each in found.fallbacks]
     yield Check(
-        "every node but arithmetic with shapes has a CUDA kernel",
+        f"every node but arithmetic with shapes has a CUDA kernel in ONNX Runtime {ONNXRUNTIME}",
         _named(elsewhere) or f"{found.nodes} nodes, {len(found.shapes)} for shapes",
         not elsewhere,
     )

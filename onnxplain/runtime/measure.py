@@ -54,13 +54,13 @@ class Cost:
 
     milliseconds: of each run.
     load_seconds: to make the session.
-    megabytes:    the largest resident size of the process; memory of a card is none of it.
+    megabytes:    the largest resident size of the process, None on Windows; memory of a card is none of it.
     nodes:        by operator, after the runtime's own optimisation ("nchwc." marks the blocked layout).
     """
 
     milliseconds: list[float]
     load_seconds: float
-    megabytes: float
+    megabytes: float | None
     nodes: dict[str, int]
 
     @property
@@ -199,7 +199,6 @@ def count(graph: onnx.GraphProto) -> dict[str, int]:
 
 
 def _work(job: Job) -> Cost:
-    import resource
     import time
 
     session, nodes, seconds = nodes_of(job.model, job.provider, job.threads, job.cuda)
@@ -209,8 +208,16 @@ def _work(job: Job) -> Cost:
         began = time.perf_counter()
         runs.run(names, feeds)
         took.append((time.perf_counter() - began) * 1e3)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return Cost(took[_WARM_UP:], seconds, peak, nodes)
+    return Cost(took[_WARM_UP:], seconds, _peak(), nodes)
+
+
+def _peak() -> float | None:
+    """The largest resident size of this process so far, in MB."""
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 if __name__ == "__main__":

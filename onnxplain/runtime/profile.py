@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import onnx
 
 from onnxplain.errors import OnnxplainError, UsageError
 from onnxplain.ir.emitter import PREFIX
@@ -17,6 +19,10 @@ from onnxplain.runtime.session import open_session, reason, runtime
 from onnxplain.runtime.sizes import sizes_for
 
 _SUFFIX = "_kernel_time"
+_INSERTED = f"{PREFIX}/"
+_NO_LAYER = "what serves no layer"
+_REORDERED = "changes of layout"
+"""Nodes of the runtime's own, which do not say whom they serve: they count as forward."""
 
 
 @dataclass(frozen=True)
@@ -89,15 +95,42 @@ def profile(
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith(_SUFFIX):
             times[event["name"].removesuffix(_SUFFIX), event["args"]["op_name"]].append(event["dur"] / 1e3)
-    return Spent(tuple(_node(name, op, took, runs) for (name, op), took in times.items()))
+    layers = _layers(onnx.load(model, load_external_data=False).graph.node)
+    return Spent(tuple(_node(name, op, took, runs, layers) for (name, op), took in times.items()))
 
 
-def _node(name: str, op: str, took: list[float], runs: int) -> Node:
+def _layers(nodes: Iterable[onnx.NodeProto]) -> dict[str, str]:
+    """The forward pass's nodes by their names and by those of their outputs, which the runtime calls what it fuses."""
+    forward = [node for node in nodes if not node.name.startswith(_INSERTED)]
+    by_output = {output: node.name for node in forward for output in node.output if output}
+    return by_output | {node.name: node.name for node in forward}
+
+
+def _node(name: str, op: str, took: list[float], runs: int, layers: Mapping[str, str]) -> Node:
     """A node in a loop's body runs several times in each run; all its times count."""
     each = len(took) // (runs + 1)
     milliseconds = sum(took[each:]) / runs
-    name = name.removesuffix("_nchwc")
-    if not name.startswith(f"{PREFIX}/"):
-        return Node(name, op, False, milliseconds)
-    inner = name.removeprefix(f"{PREFIX}/")
-    return Node(inner.rpartition("/")[0] or inner, op, True, milliseconds)
+    layer = _REORDERED if op in ("ReorderInput", "ReorderOutput") else _served(_plain(name), layers)
+    return Node(layer, op, name.startswith(_INSERTED), milliseconds)
+
+
+def _plain(name: str) -> str:
+    """Without what the runtime adds to a node in its blocked layout, and to a batch norm that became a convolution."""
+    blocked = name.removesuffix("_nchwc")
+    return name if blocked == name else blocked.removesuffix("_bn")
+
+
+def _served(name: str, layers: Mapping[str, str]) -> str:
+    """The layer that a node is or was inserted for: the longest part of its name, from the left, that names one.
+
+    The layers of a baseline or of a path have in front what they belong to.
+    """
+    if not name.startswith(_INSERTED):
+        return layers.get(name, name)
+    inner = name.removeprefix(_INSERTED)
+    for start in (0, *(i + 1 for i, c in enumerate(inner) if c == "/")):
+        parts = inner[start:].split("/")
+        for count in range(len(parts), 0, -1):
+            if (layer := layers.get("/".join(parts[:count]))) is not None:
+                return layer
+    return _NO_LAYER

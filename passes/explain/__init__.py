@@ -1,1 +1,1 @@
-"""Passes that put an explanation into a graph."""
+"""What is put beside a network to explain it: walks back, twins, taps, paths and what they need to know of it."""

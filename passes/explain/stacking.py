@@ -114,7 +114,7 @@ def across(g: Builder, original: Trace) -> str | None:
         axis = _RULES[node.op](stacked)
         if axis is not None:
             along.update((t.name, axis) for t in node.outputs)
-        elif node.op in _ALONG and stacked.alone and stacked.numbers(1) is not None:
+        elif node.op in _ACROSS and _ACROSS[node.op](stacked):
             return f"{node.op} (node {node.name!r})"
     return None
 
@@ -258,6 +258,21 @@ def _product(s: Stacked) -> Along:
     return axis
 
 
+def _pairs(s: Stacked) -> bool:
+    """MatMul: whether it adds up along the batches, or multiplies each of them with each."""
+    if min(s.rank(0), s.rank(1)) < 2:
+        return False
+    summed = s.along[0] == s.rank(0) - 1 or s.along[1] == s.rank(1) - 2
+    return summed or len({a - s.rank(i) for i, a in enumerate(s.along) if a is not None}) > 1
+
+
+def _dense_pairs(s: Stacked) -> bool:
+    """Gemm: likewise."""
+    left, right = s.along[:2]
+    both = left is not None and right is not None
+    return both or left == (0 if s.attr("transA", 0) else 1) or right == (1 if s.attr("transB", 0) else 0)
+
+
 def _dense(s: Stacked) -> Along:
     """Gemm: rows of the left operand; a matrix that is added has one row for all."""
     one_row = len(s.node.inputs) < 3 or s.rank(2) < 2 or s.node.inputs[2].shape[0] == 1
@@ -307,8 +322,19 @@ _REDUCTIONS = (
     "ReduceLogSumExp", "ReduceSumSquare",
 )  # fmt: skip
 
-_ALONG = frozenset({*_REDUCTIONS, "ArgMax", "ArgMin", "Softmax", "LogSoftmax", "Hardmax", "LpNormalization", "CumSum"})
-"""Operators that mix along the axes that they name, and along no other."""
+_ALONG = (
+    "ArgMax", "ArgMin", "Softmax", "LogSoftmax", "Hardmax", "LpNormalization", "LayerNormalization",
+    "MeanVarianceNormalization", "TopK",
+)  # fmt: skip
+"""Operators that mix along the axes that their attributes name, and along no other."""
+
+_ACROSS: Mapping[str, Callable[[Stacked], bool]] = {
+    **dict.fromkeys(_ALONG, lambda s: s.alone),
+    **dict.fromkeys((*_REDUCTIONS, "CumSum"), lambda s: s.alone and s.numbers(1) is not None),
+    "MatMul": _pairs,
+    "Gemm": _dense_pairs,
+}
+"""Where a rule finds no axis on which batches stay apart: whether that is since the operator works across them."""
 
 _RULES: Mapping[str, Follow] = {
     **dict.fromkeys(_POINTWISE, _pointwise),

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 import onnxplain
@@ -116,11 +117,22 @@ def test_bench_of_a_model_that_explains_nothing_says_so(explained: Path) -> None
     assert "was not compiled by onnxplain" in result.stderr
 
 
-def test_profile_names_the_model_s_layers_on_both_ways(explained: Path) -> None:
-    result = program("profile", explained, "--runs", 2)
+SHAPES = Path(__file__).parents[2] / "models/shapes/shapes.onnx"
+FEW = {"integrated-gradients": {"steps": 2}}
+
+
+@pytest.mark.parametrize("runtime", ["portable", "cpu"])
+@pytest.mark.parametrize("method", ["lrp-eps", "deeplift-rescale", "integrated-gradients"])
+def test_profile_counts_what_was_inserted_for_its_layer(tmp_path: Path, method: str, runtime: str) -> None:
+    """Whatever it was replaced by, and whether it belongs to a baseline or to a path."""
+    onnxplain.compile_file(SHAPES, tmp_path / "explained.onnx", method, runtime=runtime, **FEW.get(method, {}))
+    result = program("profile", tmp_path / "explained.onnx", "--runs", 1, "--top", 200)
     assert result.exit_code == 0, result.stderr
-    assert "forward ms" in result.stdout
-    assert "onnxplain/" not in result.stdout, "what was inserted counts for its layer"
+    rows = {row.split("  ")[0].strip() for row in result.stdout.partition("layer")[2].splitlines()[2:] if row.strip()}
+    named = {node.name for node in onnx.load(tmp_path / "explained.onnx").graph.node}
+    own = {name for name in named if not name.startswith("onnxplain/")}
+    assert {"node_Conv_132", "node_max_pool2d"} <= rows
+    assert rows - own == {"what serves no layer", "changes of layout"}
 
 
 NOISY = {"noise": "input", "samples": 3}

@@ -135,10 +135,11 @@ def test_of_alpha_and_beta_one_follows_from_the_other() -> None:
 
 def test_parameters_that_there_are_not() -> None:
     assert refusal("lrp-gamma", gamma=-0.25) == (
-        "parameter 'gamma' of lrp-gamma must be at least 0, not -0.25.\n  how much more positive contributions count"
+        "parameter 'gamma' of lrp-gamma must be at least 0, not -0.25.\n"
+        "  gamma: how much more positive contributions count."
     )
     assert refusal("lrp-eps", epsilon="tiny") == (
-        "parameter 'epsilon' of lrp-eps must be of kind float, not 'tiny'.\n  of the epsilon rule"
+        "parameter 'epsilon' of lrp-eps must be of kind float, not 'tiny'.\n  epsilon: of the epsilon rule."
     )
     assert refusal("lrp-eps", epsilon=float("nan")).startswith("parameter 'epsilon' of lrp-eps must be at least 0")
     for name, value in (("alpha", "nan"), ("alpha", "inf"), ("beta", "-inf")):

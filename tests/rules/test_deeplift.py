@@ -349,7 +349,6 @@ def test_reveal_cancel_leaves_functions_alone_that_have_no_value_everywhere(meth
 
 FORMS = {
     "z, mean = LayerNormalization<axis = 1>(x, w) s = Add(z, mean) y = Mul(s, s)": "whose mean or deviation is used",
-    "y = MeanVarianceNormalization<axes = [0, 1]>(x)": "over the batch, where one sample depends on the others",
 }
 
 

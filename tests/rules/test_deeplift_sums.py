@@ -35,8 +35,8 @@ Array = NDArray[Any]
 REFUSED = {"TopK", "ReduceProd", "ReduceLogSum"}
 """Operators for which there is no rule, and which are therefore refused."""
 
-REFUSED_FORMS = ("p=3", "Pow(x, x)", "MeanVarianceNormalization(x)")
-"""Forms of others: of degree three, of two numbers that are one, and over the batch."""
+REFUSED_FORMS = ("p=3", "Pow(x, x)")
+"""Forms of others: of degree three, and of two numbers that are one."""
 
 REFUSED_OPERANDS = {("PRelu", "slope"), ("Pow", "b"), ("Pow", "p"), ("GridSample", "grid")}
 """Operands by which an operator is neither linear nor a function of one number."""

@@ -34,7 +34,7 @@ from onnxplain.rules.lrp.composites import SHARING, Options, composite, conv, de
 from onnxplain.rules.lrp.inputs import flat, w_square, z_box
 from onnxplain.rules.lrp.layers import alpha_beta, epsilon, gamma, relative_epsilon, z_plus
 from onnxplain.rules.lrp.signals import pass_through
-from onnxplain.rules.table import VJP
+from onnxplain.rules.table import NONDIFFERENTIABLE, VJP
 
 Make = Callable[..., Rule]
 
@@ -148,6 +148,8 @@ def _place(file: _File, index: int, line: Mapping[str, Any]) -> Where:
     if "op" in line:
         ops = [line["op"]] if isinstance(line["op"], str) else line["op"]
         for each in ops:
+            if str(each) in NONDIFFERENTIABLE:
+                raise UsageError(f"{file.at(index, 'op')}: no relevance arrives at {each!r}, which has no derivative.")
             if str(each) not in VJP:
                 known = nearest(str(each), VJP, kind="operators")
                 raise UsageError(f"{file.at(index, 'op')}: there is no operator {each!r}. {known}")

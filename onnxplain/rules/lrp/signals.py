@@ -36,10 +36,9 @@ def proportional_pool(eps: float = 1e-6) -> Rule:
 
 
 def gate(share: bool) -> Rule:
-    """A product of two signals. The one that the other was computed from takes all; or each takes half.
+    """A product of two signals. The signal takes all (`Role.signal`); or, with `share` or without one, each takes half.
 
-    The signal of x * sigmoid(x), of squeeze and excitation and of x / norm(x) is x. Where neither was computed from the
-    other, each takes half.
+    The signal of x * sigmoid(x), of squeeze and excitation and of x / norm(x) is x, and that of a * sigmoid(b) is a.
     Source: Arras et al. 2017 (signal takes all); Achtibat et al. 2024, eq. 14 (uniform).
     """
 

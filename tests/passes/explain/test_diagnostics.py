@@ -120,4 +120,7 @@ def test_samples_that_do_not_lie_in_front() -> None:
 def test_diagnostics_of_what_is_not_one_walk_of_relevance(how: dict[str, str]) -> None:
     with pytest.raises(UsageError) as error:
         compile_model(model(CHAIN, "N, 3, 9, 10", WEIGHTS), diagnostics=True, **how)
-    assert str(error.value) == "diagnostics are for one method that propagates relevance (lrp-*), and one class."
+    assert str(error.value) == (
+        "diagnostics are for one method that propagates relevance, and one class.\n"
+        "  Such are lrp-*, excitation-backprop and deep-taylor*."
+    )

@@ -254,6 +254,9 @@ WRONG = {
     "an operator that there is not": (
         '[[rule]]\nop = ["Conv", "Conv2d"]\nrule = "flat"',
         "mine.toml, line 2, column 6: there is no operator 'Conv2d'."),
+    "an operator that no relevance arrives at": (
+        '[[rule]]\nop = "Sign"\nrule = "flat"',
+        "mine.toml, line 2, column 6: no relevance arrives at 'Sign', which has no derivative."),
     "an operator that is no text": (
         '[[rule]]\nop = 3\nrule = "flat"', "mine.toml, line 2, column 6: op cannot be 3."),
     "a layer that there is not": (
