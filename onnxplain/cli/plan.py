@@ -86,6 +86,10 @@ def plan_command(
     noise: o.Noise = None,
     composite: o.Composite = None,
     preprocess: o.Named = None,
+    scale: o.Scale = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    order: o.Order = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Show the rule of every node and what is unsupported; nothing is written."""
@@ -99,7 +103,7 @@ def plan_command(
         class_axis=class_axis,
         layout=layout,
         given=given,
-        preprocess=o.preprocess(preprocess, None, None, None, None, None),
+        preprocess=o.preprocess(preprocess, scale, mean, std, order, None),
         sugar={"layer": layer, "baseline": baseline, "noise": noise, "composite": composite},
     )
     chosen = chosen_methods(request.method, request.parameters)

@@ -167,4 +167,8 @@ def test_preprocessing_tells_the_box_rule_its_bounds(tmp_path: Path) -> None:
     unsaid = program("plan", model, "--method", "lrp-composite")
     assert unsaid.exit_code == 2
     assert "--preprocess" in unsaid.stderr
-    assert "box" in program("plan", model, "--method", "lrp-composite", "--preprocess", "unit").stdout
+    own = ("--scale", 1, "--mean", "120,115,100", "--std", "60,58,57", "--order", "bgr")
+    for how in (("--preprocess", "unit"), own):
+        planned = program("plan", model, "--method", "lrp-composite", *how)
+        assert planned.exit_code == 0, planned.stderr
+        assert "box" in planned.stdout
