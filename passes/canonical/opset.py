@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import onnx
 from onnx import helper, shape_inference, version_converter
 
 from onnxplain.errors import UnsupportedModel, enumerated
 from onnxplain.ir.load import Source
+from onnxplain.ir.subgraphs import every_graph, every_node
 from onnxplain.passes.base import Pass, Report
 from onnxplain.passes.canonical import upsampling
 
@@ -68,7 +69,7 @@ _BOUNDS = {"Clip": (1, 2), "Pad": (2,)}
 
 def _bounds_like_operands(model: onnx.ModelProto) -> None:
     """Bounds of the operand's type: the converter leaves them float32, which no operator takes beside halves."""
-    for graph in upsampling.graphs(model.graph):
+    for graph in every_graph(model.graph):
         nodes = list(graph.node)
         if not any(node.op_type in _BOUNDS for node in nodes):
             continue
@@ -89,13 +90,13 @@ def _relabel(model: onnx.ModelProto, have: int, want: int, name: str) -> None:
     schemas); ONNX's converter, which knows most of them, is not needed. Raises: UnsupportedModel naming the operator
     that is new, or uses what is new.
     """
-    newer = [f"node {n.name!r} is {what}" for n in _nodes(model.graph) if (what := _newer(n, have, want))]
+    newer = [f"node {n.name!r} is {what}" for n in every_node(model.graph.node) if (what := _newer(n, have, want))]
     if newer:
         raise UnsupportedModel(
             f"{name} (opset {have}) cannot be converted to opset {want}: {enumerated(newer)}, which came later.\n"
             f"  Export the model with an opset between {LOW} and {HIGH}."
         )
-    for node in _nodes(model.graph):
+    for node in every_node(model.graph.node):
         for attribute in _added(node, want):
             node.attribute.remove(attribute)
     _refuse_newer_types(model, have, want, name)
@@ -159,14 +160,6 @@ def _types(model: onnx.ModelProto) -> dict[str, str]:
 def _default(op_type: str, version: int, attribute: str) -> onnx.AttributeProto | None:
     known = onnx.defs.get_schema(op_type, version, "").attributes.get(attribute)
     return None if known is None else known.default_value
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _nodes(inner)
 
 
 def opset_of(model: onnx.ModelProto) -> int:
