@@ -82,6 +82,10 @@ class Model:
             outputs=source.outputs,
         )
 
+    def place_of(self, node: gs.Node) -> int:
+        """Where in the list of nodes this one is. (`index` would find the first that is equal.)"""
+        return next(i for i, each in enumerate(self.graph.nodes) if each is node)
+
 
 def _entries(props: object) -> dict[str, str]:
     return {entry.key: entry.value for entry in props}  # type: ignore[attr-defined]
