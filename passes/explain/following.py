@@ -13,6 +13,7 @@ from fractions import Fraction
 from onnxplain.ir.layout import Layout
 from onnxplain.ir.site import Site
 from onnxplain.ir.value import Dim, Value
+from onnxplain.ir.window import Window
 from onnxplain.passes.explain.factors import BATCH, CHANNEL, TOKENS, Factor, regrouped
 from onnxplain.passes.explain.grid import SINGLE, Grid, channel_axis
 from onnxplain.passes.explain.parts import gathered, padded, sliced, split
@@ -142,16 +143,11 @@ def _through(site: Site, i: int, view: View) -> View:
     if site.op in ("DepthToSpace", "SpaceToDepth"):
         size = Fraction(site.attr("blocksize"))
         return view.enlarged(size if site.op == "DepthToSpace" else 1 / size)
-    kernel = site.attr("kernel_shape", None) or site[1].shape[2:]
-    rank = len(kernel)
-    strides, dilations, pads = (site.attr(name, [default] * rank * n) for name, default, n in _WINDOW)
+    window = Window.of_node(site.node)
     if site.op == "ConvTranspose":
-        return view.enlarged(Fraction(strides[i]))
-    window = dilations[i] * (int(kernel[i] or 1) - 1) + 1
-    return view.windowed(window, strides[i], pads[i], pads[i + rank])
-
-
-_WINDOW = (("strides", 1, 1), ("dilations", 1, 1), ("pads", 0, 2))
+        return view.enlarged(Fraction(window.strides[i]))
+    reach = window.dilations[i] * (int(window.kernel[i] or 1) - 1) + 1  # 1 where the weights' sizes are not known
+    return view.windowed(reach, window.strides[i], window.before[i], window.after[i])
 
 
 def _resize(site: Site, y: Value, x: Grid) -> Grid | None:

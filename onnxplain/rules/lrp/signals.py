@@ -7,6 +7,7 @@ from dataclasses import replace
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.site import Rule, Site
 from onnxplain.ir.value import Value
+from onnxplain.ir.window import pool_attributes
 from onnxplain.rules.lrp.layers import Flows, epsilon
 from onnxplain.rules.sites import site_of
 from onnxplain.rules.vjp.normalisation import in_groups, per_channel, scaled_in_groups
@@ -27,8 +28,7 @@ def proportional_pool(eps: float = 1e-6) -> Rule:
     """Max-pooling as if it were a mean: everything in the window shares in proportion to its value."""
 
     def rule(g: Builder, s: Site, r: Value) -> Flows:
-        attrs = {k: v for k, v in s.node.attrs.items() if k != "storage_order"}
-        mean = site_of(g, g.op("AveragePool", s[0], **attrs).tensor.inputs[0], {s[0].name})
+        mean = site_of(g, g.op("AveragePool", s[0], **pool_attributes(s.node)).tensor.inputs[0], {s[0].name})
         (back,) = mean.vjp(g, r / g.stabilise(mean.y, eps))
         return (None if back is None else s[0] * back,)
 
