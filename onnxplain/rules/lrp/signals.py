@@ -10,7 +10,7 @@ from onnxplain.ir.value import Value
 from onnxplain.ir.window import pool_attributes
 from onnxplain.rules.lrp.layers import Flows, epsilon
 from onnxplain.rules.sites import site_of
-from onnxplain.rules.vjp.normalisation import in_groups, per_channel, scaled_in_groups
+from onnxplain.rules.vjp.normalisation import as_normalised, normalised_axes, scaled
 
 
 def pass_through(g: Builder, s: Site, r: Value) -> Flows:
@@ -89,14 +89,9 @@ def layer_norm(eps: float = 1e-6) -> Rule:
 
     def rule(g: Builder, s: Site, r: Value) -> Flows:
         share = r / g.stabilise(s.y, eps)
-        if s.op == "GroupNormalization":
-            x, axes, scaled = in_groups(g, s, s[0]), [2], scaled_in_groups(g, s, share)
-        elif s.op == "InstanceNormalization":
-            x, axes, scaled = s[0], list(s[0].spatial), share * per_channel(g, s[1], s[0])
-        else:
-            x, axes, scaled = s[0], list(range(s.attr("axis", -1) % s[0].rank, s[0].rank)), share * s[1]
+        x, axes, sent = as_normalised(g, s, s[0]), normalised_axes(s), scaled(g, s, share)
         centred = x - g.mean(x, axes)
-        c = scaled / g.sqrt(g.mean(centred * centred, axes) + s.attr("epsilon", 1e-5))
+        c = sent / g.sqrt(g.mean(centred * centred, axes) + s.attr("epsilon", 1e-5))
         flow = x * (c - g.mean(c, axes))
         return (flow if x is s[0] else g.reshape_like(flow, s[0]), *(None for _ in s.wrt[1:]))
 
