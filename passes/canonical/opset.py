@@ -18,7 +18,6 @@ LOW, HIGH = 20, 21
 """What is written. From 22 on, ONNX Runtime lacks CUDA kernels for MaxPool and others."""
 
 NEWEST = 26
-OLDEST = 7
 
 
 class ConvertOpset(Pass[Source]):
@@ -75,7 +74,7 @@ def _bounds_like_operands(model: onnx.ModelProto) -> None:
             continue
         del graph.node[:]
         for node in nodes:
-            for i in _BOUNDS.get(node.op_type, ()) if node.domain in ("", "ai.onnx") else ():
+            for i in _BOUNDS.get(node.op_type, ()) if not node.domain else ():
                 if i < len(node.input) and node.input[i]:
                     name = f"{node.output[0]}/{node.input[i]}"
                     graph.node.append(helper.make_node("CastLike", [node.input[i], node.input[0]], [name]))
@@ -101,13 +100,13 @@ def _relabel(model: onnx.ModelProto, have: int, want: int, name: str) -> None:
             node.attribute.remove(attribute)
     _refuse_newer_types(model, have, want, name)
     for entry in model.opset_import:
-        if entry.domain in ("", "ai.onnx"):
+        if not entry.domain:
             entry.version = want
 
 
 def _newer(node: onnx.NodeProto, have: int, want: int) -> str:
     """The operator, and the attribute, that the older opset lacks; nothing where all is known to it."""
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain:
         return ""
     if not onnx.defs.has(node.op_type, want, ""):
         return repr(node.op_type)
@@ -117,7 +116,7 @@ def _newer(node: onnx.NodeProto, have: int, want: int) -> str:
 
 def _added(node: onnx.NodeProto, want: int) -> list[onnx.AttributeProto]:
     """Attributes that the operator got after that opset."""
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain:
         return []
     known = onnx.defs.get_schema(node.op_type, want, "").attributes
     return [a for a in node.attribute if a.name not in known]
@@ -138,7 +137,7 @@ def _refuse_newer_types(model: onnx.ModelProto, have: int, want: int, name: str)
 
 def _strange(node: onnx.NodeProto, want: int, types: Mapping[str, str]) -> str:
     """The type of the first operand that the operator does not take in that opset."""
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain:
         return ""
     formal = onnx.defs.get_schema(node.op_type, want, "").inputs
     kinds = ((types.get(name), formal[min(i, len(formal) - 1)].types) for i, name in enumerate(node.input))
@@ -164,7 +163,7 @@ def _default(op_type: str, version: int, attribute: str) -> onnx.AttributeProto 
 
 def opset_of(model: onnx.ModelProto) -> int:
     """The version of the standard domain that a model imports, 1 where it names none."""
-    return next((int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+    return next((int(entry.version) for entry in model.opset_import if not entry.domain), 1)
 
 
 def _reason(error: Exception) -> str:

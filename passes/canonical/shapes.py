@@ -76,7 +76,7 @@ def _to(cast: NodeProto) -> int:
 
 def _import(proto: ModelProto, version: int) -> None:
     for entry in proto.opset_import:
-        if entry.domain in ("", "ai.onnx"):
+        if not entry.domain:
             entry.version = version
 
 

@@ -18,7 +18,7 @@ def refuse_unclear(model: onnx.ModelProto) -> None:
         known = {t.name: t for t in graph.initializer}
         known |= {n.output[0]: n.attribute[0].t for n in graph.node if n.op_type == "Constant" and n.attribute}
         for node in graph.node:
-            enlarges = node.op_type in ("Upsample", "Resize") and node.domain in ("", "ai.onnx")
+            enlarges = node.op_type in ("Upsample", "Resize") and not node.domain
             if enlarges and _mode(node) == "nearest" and any(scale < 1 for scale in _scales(node, known)):
                 raise UnsupportedModel(
                     f"node {node.name!r} is a {node.op_type!r} that shrinks to the nearest element, of an opset before "
@@ -31,7 +31,7 @@ def settle(model: onnx.ModelProto) -> None:
     """Say of each Resize that the converter made where its elements lie: as they did."""
     for graph in every_graph(model.graph):
         for node in graph.node:
-            if node.op_type == "Resize" and node.domain in ("", "ai.onnx"):
+            if node.op_type == "Resize" and not node.domain:
                 said = {"coordinate_transformation_mode": "asymmetric"}
                 if _mode(node) == "nearest":
                     said["nearest_mode"] = "floor"
