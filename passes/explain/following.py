@@ -64,7 +64,7 @@ def grids(trace: Trace, layout: Layout) -> dict[str, Grid]:
 def _grid_of(site: Site, output: int, known: Mapping[str, Grid]) -> Grid | None:
     y, operand = site.ys[output], site.optional(0)
     if site.op in _ALIKE:
-        return _alike([known[x.name] for x in site.operands if x.name in known and _spans(x, y)], y)
+        return _alike([known[x.name] for x in site.operands if x.name in known and _spans(x, y)])
     x = known.get(operand.name) if operand is not None else None
     if site.op in _WINDOWED:
         return _windowed(site, y, x)
@@ -94,15 +94,15 @@ def _spans(x: Value, y: Value) -> bool:
     return all(have != 1 or want == 1 for have, want in zip(x.shape, y.shape, strict=True))
 
 
-def _alike(found: Sequence[Grid], y: Value) -> Grid | None:
+def _alike(found: Sequence[Grid]) -> Grid | None:
     """That of the first operand, if the others show the same part of the input."""
     if not found:
         return None
     first, *others = found
-    return first if all(_agree(first, other, y) for other in others) else replace(first, views=None)
+    return first if all(_agree(first, other) for other in others) else replace(first, views=None)
 
 
-def _agree(one: Grid, other: Grid, y: Value) -> bool:
+def _agree(one: Grid, other: Grid) -> bool:
     """Whether two operands of one shape have the same place of the input at the same place, to within a cell."""
     if one.views is None or other.views is None:
         return one.views is other.views
@@ -178,7 +178,7 @@ def _concat(site: Site, known: Mapping[str, Grid]) -> Grid | None:
     axis = site.attr("axis", 0) % len(grid.axes)
     role = grid.roles[axis]
     if role == CHANNEL:
-        alike = _alike([known[site[i].name] for i in placed], site.y)
+        alike = _alike([known[site[i].name] for i in placed])
         return None if alike is None else alike.with_axis(axis, channel_axis(site.y, axis))
     sizes = [x.shape[axis] for x in site.operands]
     before, after = sizes[: placed[0]], sizes[placed[0] + 1 :]

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from onnxplain.ir.builder import Builder
-from onnxplain.ir.site import Site
+from onnxplain.ir.site import Flows, Site
 from onnxplain.ir.value import Value
 from onnxplain.ir.window import Window, pool_attributes
-from onnxplain.rules.deeplift.differences import Flows, at_baseline, change, slope
+from onnxplain.rules.deeplift.differences import at_baseline, change, slope
 from onnxplain.rules.vjp.reduction import reduced_axes, spread
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from onnxplain.ir.builder import Builder
-from onnxplain.ir.site import Site
+from onnxplain.ir.site import Flows, Site
 from onnxplain.ir.value import Value
-from onnxplain.rules.deeplift.differences import Flows, at_baseline, slope
+from onnxplain.rules.deeplift.differences import at_baseline, slope
 from onnxplain.rules.vjp.normalisation import as_normalised, channel_window, normalised_axes, scaled
 from onnxplain.rules.vjp.reduction import reduced_axes, spread
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from onnxplain.ir.builder import Builder
-from onnxplain.ir.site import Rule, Site
+from onnxplain.ir.site import Flows, Rule, Site
 from onnxplain.ir.value import Value
 from onnxplain.ir.window import pool_attributes
-from onnxplain.rules.lrp.layers import Flows, epsilon
+from onnxplain.rules.lrp.layers import epsilon
 from onnxplain.rules.sites import site_of
 from onnxplain.rules.vjp.normalisation import as_normalised, normalised_axes, scaled
 
