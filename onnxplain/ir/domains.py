@@ -7,6 +7,8 @@ from collections.abc import Iterable, MutableSequence
 from onnx import ModelProto, NodeProto, OperatorSetIdProto
 from onnx.helper import make_opsetid
 
+from onnxplain.ir.subgraphs import every_node
+
 ALIAS = "ai.onnx"
 """The long name of the domain ''."""
 
@@ -32,9 +34,6 @@ def _import(entries: MutableSequence[OperatorSetIdProto]) -> None:
 
 
 def _name(nodes: Iterable[NodeProto]) -> None:
-    for node in nodes:
+    for node in every_node(nodes):
         if node.domain == ALIAS:
             node.domain = ""
-        for attribute in node.attribute:
-            for graph in (attribute.g, *attribute.graphs):
-                _name(graph.node)

@@ -40,7 +40,7 @@ def evaluate(
     """
     if node.op_type in NOT_FOLDED or (node.op_type in _MISTAKEN and not sure):
         return None
-    if node.domain not in ("", "ai.onnx") or _is_shaped_transpose(node):
+    if node.domain or _is_shaped_transpose(node):
         return None
     graph = helper.make_graph(
         [node],

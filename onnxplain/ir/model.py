@@ -85,6 +85,10 @@ class Model:
             outputs=source.outputs,
         )
 
+    def place_of(self, node: gs.Node) -> int:
+        """Where in the list of nodes this one is. (`index` would find the first that is equal.)"""
+        return next(i for i, each in enumerate(self.graph.nodes) if each is node)
+
 
 def _noted(described: Iterable[onnx.NodeProto | onnx.ValueInfoProto]) -> dict[str, tuple[str, dict[str, str]]]:
     """Doc string and metadata by name, of what has any."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from onnx import AttributeProto, GraphProto, NodeProto
+from onnx import GraphProto, NodeProto
+
+from onnxplain.ir.subgraphs import bodies
 
 
 def order(graph: GraphProto) -> None:
@@ -36,12 +38,7 @@ def order(graph: GraphProto) -> None:
 def read_by(node: NodeProto) -> Iterator[str]:
     """What a node takes, and what its branches take from outside."""
     yield from node.input
-    for attribute in node.attribute:
-        yield from _inside([attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs)
-
-
-def _inside(graphs: Iterable[GraphProto]) -> Iterator[str]:
-    for graph in graphs:
-        for node in graph.node:
-            yield from read_by(node)
-        yield from (output.name for output in graph.output)
+    for body in bodies(node):
+        for inner in body.node:
+            yield from read_by(inner)
+        yield from (output.name for output in body.output)

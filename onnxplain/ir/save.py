@@ -16,6 +16,7 @@ from onnx import TensorProto
 from onnxplain.errors import OnnxplainError, UsageError
 from onnxplain.ir.emitter import PREFIX
 from onnxplain.ir.model import Model
+from onnxplain.ir.subgraphs import bodies
 from onnxplain.ir.weights import DETACH_ABOVE, bytes_of, constants_inside, embed, stored_tensors
 from onnxplain.ir.wire import graph_header, initializer_header
 
@@ -153,8 +154,8 @@ def _hoist(graph: onnx.GraphProto) -> None:
     the model brought are left alone: equal names in two of them may differ in value.
     """
     known = {tensor.name for tensor in graph.initializer}
-    attributes = [a for node in graph.node for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
-    for body in [a.g for a in attributes if a.g.name.startswith(PREFIX)]:
+    made_here = [body for node in graph.node for body in bodies(node) if body.name.startswith(PREFIX)]
+    for body in made_here:
         for tensor in body.initializer:
             if tensor.name not in known:
                 known.add(tensor.name)

@@ -15,7 +15,10 @@ from onnxplain.ir.weights import Array
 
 Bounds = Callable[[Value], tuple[Value, Value]]
 
-Rule = Callable[[Builder, "Site", Value], "tuple[Value | None, ...]"]
+Flows = tuple[Value | None, ...]
+"""What a rule returns: one value for each operand in `Site.wrt`, None where nothing flows."""
+
+Rule = Callable[[Builder, "Site", Value], Flows]
 """rule(g, site, dy): one value for each operand in `site.wrt`, None where nothing flows.
 
 dy is what arrived at the site's output: a cotangent, a relevance or a multiplier. For an operator with several outputs

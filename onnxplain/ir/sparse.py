@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from itertools import chain
 
 import numpy as np
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, numpy_helper
+from onnx import AttributeProto, ModelProto, SparseTensorProto, TensorProto, numpy_helper
 
 from onnxplain.errors import BadModel
+from onnxplain.ir.subgraphs import bodies, every_node
 
 
 def without_sparse(model: ModelProto, name: str) -> None:
     """Sparse initialisers and Constants, those of functions and branches too, as dense ones. Raises: BadModel."""
-    _graph(model.graph, name)
-    for function in model.functions:
-        _nodes(function.node, name)
-
-
-def _graph(graph: GraphProto, name: str) -> None:
-    graph.initializer.extend(_dense(each, name) for each in graph.sparse_initializer)
-    graph.ClearField("sparse_initializer")
-    _nodes(graph.node, name)
-
-
-def _nodes(nodes: Iterable[NodeProto], name: str) -> None:
+    nodes = list(every_node(chain(model.graph.node, *(function.node for function in model.functions))))
+    for graph in (model.graph, *(body for node in nodes for body in bodies(node))):
+        graph.initializer.extend(_dense(each, name) for each in graph.sparse_initializer)
+        graph.ClearField("sparse_initializer")
     for node in nodes:
         for attribute in node.attribute:
             if attribute.type == AttributeProto.SPARSE_TENSOR and node.op_type == "Constant":
@@ -31,8 +24,6 @@ def _nodes(nodes: Iterable[NodeProto], name: str) -> None:
                 attribute.Clear()
                 attribute.name, attribute.type = "value", AttributeProto.TENSOR
                 attribute.t.CopyFrom(dense)
-            for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                _graph(graph, name)
 
 
 def _dense(sparse: SparseTensorProto, name: str) -> TensorProto:

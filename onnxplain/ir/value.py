@@ -23,6 +23,11 @@ HALF = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
 Operand: TypeAlias = "Value | int | float"
 
 
+def is_sized(tensor: gs.Tensor) -> bool:
+    """Whether all sizes of a tensor are known as numbers."""
+    return tensor.shape is not None and all(isinstance(size, int) for size in tensor.shape)
+
+
 @dataclass(frozen=True, eq=False)
 class Value:
     """A tensor of the graph together with the builder that emits what is computed from it.

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from onnxplain.errors import BadModel
+from onnxplain.ir.subgraphs import bodies
 from onnxplain.ir.wire import Kept
 
 Array = NDArray[Any]
@@ -201,11 +202,9 @@ def _weights(graph: onnx.GraphProto) -> Iterator[TensorProto]:
 
 def _inside(graph: onnx.GraphProto) -> Iterator[TensorProto]:
     for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.TENSOR:
-                yield attribute.t
-            elif attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _weights(attribute.g)
+        yield from (attribute.t for attribute in node.attribute if attribute.type == onnx.AttributeProto.TENSOR)
+        for body in bodies(node):
+            yield from _weights(body)
 
 
 def _clear_data(tensor: TensorProto) -> None:

@@ -5,21 +5,19 @@ Each sample is scaled by itself, and where there is nothing to show the heatmap 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 
 from onnxplain.errors import UnsupportedModel
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.value import Dim, Value
+from onnxplain.methods.method import Settings
 from onnxplain.methods.study import Study
 from onnxplain.passes.explain.grid import Views
 from onnxplain.passes.explain.view import View
-
-Settings = Mapping[str, Any]
 
 _ROUNDING = 2.0**-20
 """What interpolation leaves of the largest value, eight units in the last place."""

@@ -7,13 +7,14 @@ results are read there (`Placement.shapes`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
 import onnx
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, TypeProto, helper
 
+from onnxplain.ir.subgraphs import bodies
 from onnxplain.ir.weights import WeightStore
 from onnxplain.placement.kernels import Kernel, kernels
 from onnxplain.placement.limits import HOST_INPUTS, HOST_OUTPUTS, refusal
@@ -122,7 +123,7 @@ class _Placing:
             for index, name in enumerate(node.input):
                 if name and name not in known.stored:
                     wants.setdefault(name, set()).add(on_host or index in HOST_INPUTS.get(node.op_type, ()))
-            for body in _bodies(node):
+            for body in bodies(node):
                 self.visit(body, known.inside())
         for name, places in wants.items():
             made_on_host = name in known.host
@@ -221,13 +222,6 @@ def _listed(bound: Mapping[str, str], kernels_: Sequence[Kernel]) -> str:
 def _versions(have: Sequence[Kernel]) -> str:
     spans = sorted({(k.first, k.last) for k in have}, key=lambda span: span[0])
     return ", ".join(str(a) if b in (a, None) else f"{a} to {b}" for a, b in spans)
-
-
-def _bodies(node: NodeProto) -> Iterable[GraphProto]:
-    for attribute in node.attribute:
-        if attribute.type == AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs
 
 
 def _type_name(type_: TypeProto) -> str:

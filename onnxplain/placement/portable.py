@@ -6,12 +6,11 @@ adds, no random numbers, no Resize but linear and nearest.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import onnx
-from onnx import AttributeProto, GraphProto, NodeProto, helper
+from onnx import NodeProto, helper
 
 from onnxplain.ir.emitter import PREFIX
+from onnxplain.ir.subgraphs import every_node
 
 PORTABLE = frozenset(
     {
@@ -31,7 +30,7 @@ PORTABLE = frozenset(
 
 def foreign(model: onnx.ModelProto) -> list[str]:
     """Nodes that the compiler added and that some runtime lacks; what the model itself uses is not counted."""
-    nodes = list(_nodes(model.graph))
+    nodes = list(every_node(model.graph.node))
     own = {node.op_type for node in nodes if not node.name.startswith(PREFIX)}
     return [f"{node.op_type} {node.name!r}{why}" for node in nodes if (why := _why(node, own)) is not None]
 
@@ -49,11 +48,3 @@ def _why(node: NodeProto, own: set[str]) -> str | None:
     if node.op_type == "Resize" and "antialias" in attributes and attributes["antialias"].i:
         return " with antialias"
     return None if node.op_type in PORTABLE or node.op_type in own else ""
-
-
-def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            if attribute.type == AttributeProto.GRAPH:
-                yield from _nodes(attribute.g)

@@ -24,6 +24,7 @@ import onnx
 
 from onnxplain.errors import OnnxplainError, UsageError
 from onnxplain.ir.order import read_by
+from onnxplain.ir.subgraphs import every_node
 from onnxplain.ir.weights import external_tensors
 from onnxplain.runtime.bound import running
 from onnxplain.runtime.feeds import Array, ports, real
@@ -189,12 +190,8 @@ def nodes_of(
 
 def count(graph: onnx.GraphProto) -> dict[str, int]:
     """Nodes by operator, those of loop bodies included."""
-    found: Counter[str] = Counter()
-    for node in graph.node:
-        found[("nchwc." if node.domain.endswith("nchwc") else "") + node.op_type] += 1
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                found.update(count(attribute.g))
+    nodes = every_node(graph.node)
+    found = Counter(("nchwc." if node.domain.endswith("nchwc") else "") + node.op_type for node in nodes)
     return dict(found.most_common())
 
 

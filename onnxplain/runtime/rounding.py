@@ -9,6 +9,7 @@ import onnx
 from onnx import NodeProto, TensorProto, inliner
 
 from onnxplain.ir.order import order, read_by
+from onnxplain.ir.subgraphs import every_node
 
 EPS: dict[int, float] = {TensorProto.BFLOAT16: 2.0**-7, TensorProto.FLOAT16: 2.0**-10, TensorProto.FLOAT: 2.0**-23}
 """From 1 to the next number, by type; those that nobody computes in, such as float8, are only ways to store numbers."""
@@ -42,8 +43,5 @@ def roundings(path: Path) -> dict[str, float]:
 
 def _casts(node: NodeProto) -> Iterator[int]:
     """The types that a node casts to, or its branches and bodies."""
-    for attribute in node.attribute:
-        if node.op_type == "Cast" and attribute.name == "to":
-            yield attribute.i
-        for inner in attribute.g.node if attribute.type == onnx.AttributeProto.GRAPH else ():
-            yield from _casts(inner)
+    for each in every_node([node]):
+        yield from (attribute.i for attribute in each.attribute if each.op_type == "Cast" and attribute.name == "to")

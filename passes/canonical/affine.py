@@ -57,7 +57,7 @@ def _multiply(model: Model, node: gs.Node, grid: Array) -> None:
     target = gs.Constant(f"{name}/sizes", np.asarray([0, *sizes, axes], np.int64))
     turned = gs.Variable(f"{name}/turned", theta.dtype, [batch, axes + 1, axes])
     rows = gs.Variable(f"{name}/rows", theta.dtype, [batch, len(grid), axes])
-    at = next(i for i, other in enumerate(model.graph.nodes) if other is node)
+    at = model.place_of(node)
     node.inputs.clear()
     node.outputs.clear()
     model.graph.nodes[at : at + 1] = [

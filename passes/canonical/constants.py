@@ -9,6 +9,7 @@ from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from onnxplain.ir.evaluate import FOLD_UP_TO, evaluate
 from onnxplain.ir.model import Model
+from onnxplain.ir.value import is_sized
 from onnxplain.ir.weights import Array
 from onnxplain.passes.base import Pass, Report
 
@@ -65,13 +66,13 @@ class FoldConstants(Pass[Model]):
     def _fold(self, model: Model, node: gs.Node) -> list[Array] | None:
         if node.op == "Shape" and not node.domain:
             return _static_shape(node)
-        if node.op == "Size" and not node.domain and _is_static(node.inputs[0]):
+        if node.op == "Size" and not node.domain and is_sized(node.inputs[0]):
             return [np.asarray(np.prod(node.inputs[0].shape, dtype=np.int64))]
         if not node.inputs or list(node.subgraphs()) or node.op == "DequantizeLinear":
             return None  # a weight that stays an integer lets the runtime compute with integers
         if not all(isinstance(t, gs.Constant) and np.prod(t.shape) <= FOLD_UP_TO for t in node.inputs):
             return None
-        if any(np.prod(t.shape or [0]) > FOLD_UP_TO for t in node.outputs if _is_static(t)):
+        if any(np.prod(t.shape or [0]) > FOLD_UP_TO for t in node.outputs if is_sized(t)):
             return None
         fed = {t.name: model.weights.array(t) for t in node.inputs}
         results = evaluate(OnnxExporter.export_node(node), fed, int(model.graph.opset))
@@ -97,7 +98,3 @@ def _static_shape(node: gs.Node) -> list[Array] | None:
         return None
     part = list(shape)[node.attrs.get("start", 0) : node.attrs.get("end")]
     return [np.asarray(part, np.int64)] if all(isinstance(d, int) for d in part) else None
-
-
-def _is_static(tensor: gs.Tensor) -> bool:
-    return tensor.shape is not None and all(isinstance(d, int) for d in tensor.shape)

@@ -81,7 +81,7 @@ def _state_defaults(model: onnx.ModelProto) -> None:
     """Write down the attributes that are left at their default: the inliner would leave them out of the body."""
     version = opset_of(model)
     for node in model.graph.node:
-        if node.domain not in ("", "ai.onnx") or not _has_body(node.op_type, version):
+        if node.domain or not _has_body(node.op_type, version):
             continue
         given = {attribute.name for attribute in node.attribute}
         for name, known in onnx.defs.get_schema(node.op_type, version, "").attributes.items():
@@ -92,7 +92,7 @@ def _state_defaults(model: onnx.ModelProto) -> None:
 def _defined(model: onnx.ModelProto) -> list[str]:
     """The operator of each node that is to be spelled out and can be."""
     version = opset_of(model)
-    return [n.op_type for n in model.graph.node if n.domain in ("", "ai.onnx") and _has_body(n.op_type, version)]
+    return [n.op_type for n in model.graph.node if not n.domain and _has_body(n.op_type, version)]
 
 
 def _has_body(op_type: str, version: int) -> bool:

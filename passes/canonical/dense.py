@@ -35,5 +35,5 @@ def _split(model: Model, node: gs.Node) -> None:
         added.append(gs.Node("Mul", f"{node.name}/scale", {}, [c, factor], [scaled]))
         c = scaled
     added.append(gs.Node("Add", f"{node.name}/add", {}, [product, c], [y]))
-    at = next(i for i, each in enumerate(model.graph.nodes) if each is node)
-    model.graph.nodes[at + 1 : at + 1] = added
+    behind = model.place_of(node) + 1
+    model.graph.nodes[behind:behind] = added

@@ -208,8 +208,8 @@ def _add_shift_map(model: Model, layer: gs.Node, shift: Array, spatial: list[int
     constant = gs.Constant(f"{layer.name}/shift image", image)
     attrs = dict(layer.attrs)
     layer.outputs[0] = moved
-    at = next(i for i, node in enumerate(model.graph.nodes) if node is layer)
-    model.graph.nodes[at + 1 : at + 1] = [
+    behind = model.place_of(layer) + 1
+    model.graph.nodes[behind:behind] = [
         gs.Node(layer.op, f"{layer.name}/shift", attrs, [constant, layer.inputs[1]], [seen]),
         gs.Node("Add", f"{layer.name}/add shift", {}, [moved, seen], [output]),
     ]

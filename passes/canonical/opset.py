@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import onnx
 from onnx import helper, shape_inference, version_converter
 
 from onnxplain.errors import UnsupportedModel, enumerated
 from onnxplain.ir.load import Source
+from onnxplain.ir.subgraphs import every_graph, every_node
 from onnxplain.passes.base import Pass, Report
 from onnxplain.passes.canonical import upsampling
 
@@ -17,7 +18,6 @@ LOW, HIGH = 20, 21
 """What is written. From 22 on, ONNX Runtime lacks CUDA kernels for MaxPool and others."""
 
 NEWEST = 26
-OLDEST = 7
 
 
 class ConvertOpset(Pass[Source]):
@@ -79,13 +79,13 @@ _BOUNDS = {"Clip": (1, 2), "Pad": (2,)}
 
 def _bounds_like_operands(model: onnx.ModelProto) -> None:
     """Bounds of the operand's type: the converter leaves them float32, which no operator takes beside halves."""
-    for graph in upsampling.graphs(model.graph):
+    for graph in every_graph(model.graph):
         nodes = list(graph.node)
         if not any(node.op_type in _BOUNDS for node in nodes):
             continue
         del graph.node[:]
         for node in nodes:
-            for i in _BOUNDS.get(node.op_type, ()) if node.domain in ("", "ai.onnx") else ():
+            for i in _BOUNDS.get(node.op_type, ()) if not node.domain else ():
                 if i < len(node.input) and node.input[i]:
                     name = f"{node.output[0]}/{node.input[i]}"
                     graph.node.append(helper.make_node("CastLike", [node.input[i], node.input[0]], [name]))
@@ -100,24 +100,24 @@ def _relabel(model: onnx.ModelProto, have: int, want: int, name: str) -> None:
     schemas); ONNX's converter, which knows most of them, is not needed. Raises: UnsupportedModel naming the operator
     that is new, or uses what is new.
     """
-    newer = [f"node {n.name!r} is {what}" for n in _nodes(model.graph) if (what := _newer(n, have, want))]
+    newer = [f"node {n.name!r} is {what}" for n in every_node(model.graph.node) if (what := _newer(n, have, want))]
     if newer:
         raise UnsupportedModel(
             f"{name} (opset {have}) cannot be converted to opset {want}: {enumerated(newer)}, which came later.\n"
             f"  Export the model with an opset between {LOW} and {HIGH}."
         )
-    for node in _nodes(model.graph):
+    for node in every_node(model.graph.node):
         for attribute in _added(node, want):
             node.attribute.remove(attribute)
     _refuse_newer_types(model, have, want, name)
     for entry in model.opset_import:
-        if entry.domain in ("", "ai.onnx"):
+        if not entry.domain:
             entry.version = want
 
 
 def _newer(node: onnx.NodeProto, have: int, want: int) -> str:
     """The operator, and the attribute, that the older opset lacks; nothing where all is known to it."""
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain:
         return ""
     if not onnx.defs.has(node.op_type, want, ""):
         return repr(node.op_type)
@@ -127,7 +127,7 @@ def _newer(node: onnx.NodeProto, have: int, want: int) -> str:
 
 def _added(node: onnx.NodeProto, want: int) -> list[onnx.AttributeProto]:
     """Attributes that the operator got after that opset."""
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain:
         return []
     known = onnx.defs.get_schema(node.op_type, want, "").attributes
     return [a for a in node.attribute if a.name not in known]
@@ -148,7 +148,7 @@ def _refuse_newer_types(model: onnx.ModelProto, have: int, want: int, name: str)
 
 def _strange(node: onnx.NodeProto, want: int, types: Mapping[str, str]) -> str:
     """The type of the first operand that the operator does not take in that opset."""
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain:
         return ""
     formal = onnx.defs.get_schema(node.op_type, want, "").inputs
     kinds = ((types.get(name), formal[min(i, len(formal) - 1)].types) for i, name in enumerate(node.input))
@@ -172,17 +172,9 @@ def _default(op_type: str, version: int, attribute: str) -> onnx.AttributeProto 
     return None if known is None else known.default_value
 
 
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _nodes(inner)
-
-
 def opset_of(model: onnx.ModelProto) -> int:
     """The version of the standard domain that a model imports, 1 where it names none."""
-    return next((int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+    return next((int(entry.version) for entry in model.opset_import if not entry.domain), 1)
 
 
 def _reason(error: Exception) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxplain.ir.model import Model
+from onnxplain.ir.window import Window
 from onnxplain.passes.base import Pass, Refusal, Report
 
 _WINDOWED = ("Conv", "MaxPool", "AveragePool", "LpPool")
@@ -76,25 +77,25 @@ def _without_dropped_windows(model: Model, node: gs.Node) -> int:
     A mean that counts padding does not count what lies beyond it. Where a window reaches there along another axis,
     that axis stays as it is, and with it ceil_mode.
     """
-    sizes, strides, reach = _sizes(node), _strides(node), _reach(node)
+    window, sizes = Window.of_node(node), _sizes(node)
     if not node.attrs.get("ceil_mode", 0) or sizes is None:
         return 0
-    n = len(sizes)
-    pads = list(node.attrs.get("pads", [0] * 2 * n))
     ends, dropped = [], []
-    for size, stride, r, before, after in zip(sizes, strides, reach, pads[:n], pads[n:], strict=True):
+    for size, stride, r, before, after in zip(
+        sizes, window.strides, window.reach, window.before, window.after, strict=True
+    ):
         last = -(-(size + before + after - r) // stride) * stride
         dropped.append(last >= size + before)
         ends.append((last - stride if dropped[-1] else last) + r - size - before)
     counted = node.op == "AveragePool" and node.attrs.get("count_include_pad", 0)
-    kept = counted and any(end > after for end, after in zip(ends, pads[n:], strict=True))
+    kept = counted and any(end > after for end, after in zip(ends, window.after, strict=True))
     if kept:
-        ends = [end if gone else after for end, gone, after in zip(ends, dropped, pads[n:], strict=True)]
+        ends = [end if gone else after for end, gone, after in zip(ends, dropped, window.after, strict=True)]
     if not any(dropped):
         return 0
     if kept and min(ends) < 0:
         _cut(model, node, ends)
-    node.attrs["pads"] = [*pads[:n], *(max(end, 0) for end in ends)]
+    node.attrs["pads"] = [*window.before, *(max(end, 0) for end in ends)]
     if not kept:
         node.attrs.pop("ceil_mode")
     return 1
@@ -108,30 +109,29 @@ def _cut(model: Model, node: gs.Node, ends: list[int]) -> None:
     constants = [gs.Constant(f"{node.name}/cut/{name}", np.asarray(v, np.int64)) for name, v in bounds.items()]
     shape = [size + min(ends[axis - 2], 0) if axis > 1 else size for axis, size in enumerate(x.shape)]
     part = gs.Variable(f"{node.name}/cut", x.dtype, shape)
-    place = next(i for i, each in enumerate(model.graph.nodes) if each is node)
-    model.graph.nodes.insert(place, gs.Node("Slice", f"{node.name}/cut", {}, [x, *constants], [part]))
+    model.graph.nodes.insert(model.place_of(node), gs.Node("Slice", f"{node.name}/cut", {}, [x, *constants], [part]))
     node.inputs[0] = part
 
 
 def _windowed(node: gs.Node, auto: str) -> list[int] | None:
     """How much to pad along each axis, so that there are as many windows as strides fit into the input."""
-    strides, reach = _strides(node), _reach(node)
+    window, sizes = Window.of_node(node), _sizes(node)
     if auto == "VALID":
-        return [0] * len(reach)
-    if all(stride == 1 for stride in strides):
-        return [r - 1 for r in reach]
-    sizes = _sizes(node)
+        return [0] * len(window.kernel)
+    if all(stride == 1 for stride in window.strides):
+        return [r - 1 for r in window.reach]
     if sizes is None:
         return None
     return [
         max((-(-size // stride) - 1) * stride + r - size, 0)
-        for size, stride, r in zip(sizes, strides, reach, strict=True)
+        for size, stride, r in zip(sizes, window.strides, window.reach, strict=True)
     ]
 
 
 def _transposed(node: gs.Node, auto: str) -> list[int] | None:
     """How much to cut off along each axis, so that the output has the shape it is to have."""
-    strides, reach = _strides(node), _reach(node)
+    window = Window.of_node(node)
+    strides, reach = window.strides, window.reach
     extra = node.attrs.get("output_padding", [0] * len(reach))
     wanted, sizes = node.attrs.get("output_shape"), _sizes(node)
     if wanted is None:
@@ -152,28 +152,14 @@ def _extended(node: gs.Node, totals: list[int]) -> str:
         )
     extra = node.attrs.get("output_padding", [0] * len(totals))
     more = [e - min(total, 0) for e, total in zip(extra, totals, strict=True)]
-    dilations = node.attrs.get("dilations", [1] * len(totals))
-    if any(m >= max(s, d) for m, s, d in zip(more, _strides(node), dilations, strict=True)):
+    window = Window.of_node(node)
+    if any(m >= max(s, d) for m, s, d in zip(more, window.strides, window.dilations, strict=True)):
         return (
             f"output_shape={list(node.attrs['output_shape'])}, which is more than its windows can reach and which "
             "ONNX Runtime does not run.\n  Export it with pads instead of output_shape."
         )
     node.attrs["output_padding"] = more
     return ""
-
-
-def _strides(node: gs.Node) -> list[int]:
-    return list(node.attrs.get("strides", [1] * len(_kernel(node))))
-
-
-def _kernel(node: gs.Node) -> list[int]:
-    return list(node.attrs.get("kernel_shape") or list(node.inputs[1].shape)[2:])
-
-
-def _reach(node: gs.Node) -> list[int]:
-    """How many elements lie under the window from end to end, holes of dilation included."""
-    kernel = _kernel(node)
-    return [(k - 1) * d + 1 for k, d in zip(kernel, node.attrs.get("dilations", [1] * len(kernel)), strict=True)]
 
 
 def _sizes(node: gs.Node) -> list[int] | None:

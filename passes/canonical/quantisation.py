@@ -74,7 +74,7 @@ class SpellOutQuantised(Pass[Source]):
 def _is_quantised(node: NodeProto) -> bool:
     if node.domain == MICROSOFT:
         return node.op_type in {*_ONE, *_TWO, *_POOLS, *_OWN}
-    return node.domain in ("", "ai.onnx") and node.op_type in {*_STANDARD, *_INTEGER}
+    return not node.domain and node.op_type in {*_STANDARD, *_INTEGER}
 
 
 def _summed_exactly(graph: onnx.GraphProto) -> set[str]:

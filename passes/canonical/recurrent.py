@@ -129,7 +129,7 @@ def _cell(node: gs.Node, name: str, d: int, weights: dict[int, Array], functions
 def _unroll(model: Model, layer: _Layer) -> None:
     """Put the steps in the node's place. What is emitted may share what comes before, and nothing that comes behind."""
     node, nodes = layer.node, model.graph.nodes
-    at = next(i for i, other in enumerate(nodes) if other is node)
+    at = model.place_of(node)
     before, behind = nodes[:at], nodes[at + 1 :]
     nodes[:] = before
     g = Builder(model)

@@ -31,9 +31,9 @@ class RefineShapes(Pass[Model]):
             if node.op in _SHAPED and not node.domain:
                 _name_sizes(model, node)
             if node.op == "Reshape" and not node.domain:
-                changed += _fix_target(model, node)
+                changed += _fix_target(node)
             elif node.op in ("Gather", "Slice") and (sizes := _known_sizes(model, node)):
-                changed += _fold_sizes(model, node, sizes)
+                changed += _fold_sizes(node, sizes)
                 continue
             elif node.op == "Resize" and not node.domain:
                 _name_kept_axes(model, node)
@@ -65,7 +65,7 @@ def _name_sizes(model: Model, node: gs.Node) -> None:
         output.shape = [_sharper(old, new) for old, new in zip(output.shape, target, strict=True)]
 
 
-def _fix_target(model: Model, node: gs.Node) -> int:
+def _fix_target(node: gs.Node) -> int:
     source, target, output = node.inputs[0], node.inputs[1], node.outputs[0]
     if source.shape is None or output.shape is None or 0 in source.shape:
         return 0
@@ -89,7 +89,8 @@ def _name_kept_axes(model: Model, node: gs.Node) -> None:
     if isinstance(scales, gs.Constant) and np.prod(scales.shape):
         same = {axis for axis, by in zip(axes, model.weights.array(scales), strict=True) if by == 1}
     else:
-        same = {axis for axis, size in zip(axes, _vector(sizes), strict=False) if size == have[axis] is not None}
+        wanted = [] if sizes.is_empty() else told(model, sizes) or []
+        same = {axis for axis, size in zip(axes, wanted, strict=False) if size == have[axis] is not None}
     output.shape = [
         _sharper(new, old) if axis in same or axis not in axes else new
         for axis, (old, new) in enumerate(zip(have, found, strict=True))
@@ -107,22 +108,6 @@ def _name_grid(model: Model, node: gs.Node) -> None:
     known = output.shape if output.shape is not None else [None] * len(found)
     output.dtype = theta.dtype if output.dtype is None else output.dtype
     output.shape = [_sharper(old, new) for old, new in zip(known, found, strict=True)]
-
-
-def _vector(tensor: gs.Tensor) -> list[Dim]:
-    """The sizes in a computed shape, from the front as far as they can be told."""
-    if isinstance(tensor, gs.Constant):
-        return [int(v) for v in np.ravel(tensor.values)]
-    node = tensor.inputs[0] if tensor.inputs else None
-    if node is not None and node.op == "Shape":
-        return _shape_part(node) or []
-    found: list[Dim] = []
-    for part in node.inputs if node is not None and node.op == "Concat" else []:
-        told = _vector(part)
-        found += told
-        if list(part.shape or []) != [len(told)]:
-            break
-    return found
 
 
 def _completed(source: list[Dim], output: list[Dim]) -> list[Dim]:
@@ -160,18 +145,13 @@ def _known_sizes(model: Model, node: gs.Node) -> list[Dim] | None:
     return sizes if sizes and all(isinstance(d, int) for d in sizes) else None
 
 
-def _fold_sizes(model: Model, node: gs.Node, sizes: list[Dim]) -> int:
+def _fold_sizes(node: gs.Node, sizes: list[Dim]) -> int:
     shape = node.inputs[1].shape if node.op == "Gather" else [len(sizes)]
     output = node.outputs[0]
     node.outputs.clear()
     node.inputs.clear()
     output.to_constant(np.asarray(sizes, np.int64).reshape(shape))
     return 1
-
-
-def _shape_part(node: gs.Node) -> list[Dim] | None:
-    shape = node.inputs[0].shape
-    return None if shape is None else list(shape)[node.attrs.get("start", 0) : node.attrs.get("end")]
 
 
 def _sharper(old: Dim, new: Dim) -> Dim:

@@ -7,6 +7,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, shape_i
 from onnxplain.errors import BadModel
 from onnxplain.ir.infer import LIKE_FIRST, POOLS, RIGHT_FROM
 from onnxplain.ir.load import Source
+from onnxplain.ir.subgraphs import bodies
 from onnxplain.passes.base import Pass, Report
 from onnxplain.passes.canonical.opset import opset_of
 
@@ -59,8 +60,8 @@ def _forget_sizes(graph: GraphProto) -> None:
         if output.type.HasField("tensor_type"):
             output.type.tensor_type.ClearField("shape")
     for node in graph.node:
-        for attribute in node.attribute if node.op_type == "If" else ():
-            _forget_sizes(attribute.g)
+        for branch in bodies(node) if node.op_type == "If" else ():
+            _forget_sizes(branch)
 
 
 def _counts_flags(graph: GraphProto) -> bool:
@@ -75,7 +76,7 @@ def _to(cast: NodeProto) -> int:
 
 def _import(proto: ModelProto, version: int) -> None:
     for entry in proto.opset_import:
-        if entry.domain in ("", "ai.onnx"):
+        if not entry.domain:
             entry.version = version
 
 

@@ -70,7 +70,5 @@ def _swap(model: Model, turn: gs.Node, add: gs.Node) -> None:
     add.inputs = [constant if t is given else x for t in add.inputs]
     add.outputs = [total]
     turn.inputs, turn.outputs = [total], [y]
-    nodes = model.graph.nodes
-    at = next(i for i, n in enumerate(nodes) if n is turn)
-    del nodes[at]
-    nodes.insert(next(i for i, n in enumerate(nodes) if n is add) + 1, turn)
+    del model.graph.nodes[model.place_of(turn)]
+    model.graph.nodes.insert(model.place_of(add) + 1, turn)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
 from onnxplain.errors import UnsupportedModel
+from onnxplain.ir.subgraphs import every_graph
 
 OLDER_THAN = 11
 
 
 def refuse_unclear(model: onnx.ModelProto) -> None:
     """Raise UnsupportedModel for what takes the nearest element and shrinks: runtimes then go by rules of their own."""
-    for graph in graphs(model.graph):
+    for graph in every_graph(model.graph):
         known = {t.name: t for t in graph.initializer}
         known |= {n.output[0]: n.attribute[0].t for n in graph.node if n.op_type == "Constant" and n.attribute}
         for node in graph.node:
-            enlarges = node.op_type in ("Upsample", "Resize") and node.domain in ("", "ai.onnx")
+            enlarges = node.op_type in ("Upsample", "Resize") and not node.domain
             if enlarges and _mode(node) == "nearest" and any(scale < 1 for scale in _scales(node, known)):
                 raise UnsupportedModel(
                     f"node {node.name!r} is a {node.op_type!r} that shrinks to the nearest element, of an opset before "
@@ -30,25 +29,15 @@ def refuse_unclear(model: onnx.ModelProto) -> None:
 
 def settle(model: onnx.ModelProto) -> None:
     """Say of each Resize that the converter made where its elements lie: as they did."""
-    for graph in graphs(model.graph):
+    for graph in every_graph(model.graph):
         for node in graph.node:
-            if node.op_type == "Resize" and node.domain in ("", "ai.onnx"):
+            if node.op_type == "Resize" and not node.domain:
                 said = {"coordinate_transformation_mode": "asymmetric"}
                 if _mode(node) == "nearest":
                     said["nearest_mode"] = "floor"
                 kept = [a for a in node.attribute if a.name not in said]
                 del node.attribute[:]
                 node.attribute.extend([*kept, *(helper.make_attribute(name, value) for name, value in said.items())])
-
-
-def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and those within its nodes."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                if inner.node:
-                    yield from graphs(inner)
 
 
 def _mode(node: onnx.NodeProto) -> str:

@@ -13,6 +13,7 @@ from fractions import Fraction
 from onnxplain.ir.layout import Layout
 from onnxplain.ir.site import Site
 from onnxplain.ir.value import Dim, Value
+from onnxplain.ir.window import Window
 from onnxplain.passes.explain.factors import BATCH, CHANNEL, TOKENS, Factor, regrouped
 from onnxplain.passes.explain.grid import SINGLE, Grid, channel_axis
 from onnxplain.passes.explain.parts import gathered, padded, sliced, split
@@ -63,7 +64,7 @@ def grids(trace: Trace, layout: Layout) -> dict[str, Grid]:
 def _grid_of(site: Site, output: int, known: Mapping[str, Grid]) -> Grid | None:
     y, operand = site.ys[output], site.optional(0)
     if site.op in _ALIKE:
-        return _alike([known[x.name] for x in site.operands if x.name in known and _spans(x, y)], y)
+        return _alike([known[x.name] for x in site.operands if x.name in known and _spans(x, y)])
     x = known.get(operand.name) if operand is not None else None
     if site.op in _WINDOWED:
         return _windowed(site, y, x)
@@ -93,15 +94,15 @@ def _spans(x: Value, y: Value) -> bool:
     return all(have != 1 or want == 1 for have, want in zip(x.shape, y.shape, strict=True))
 
 
-def _alike(found: Sequence[Grid], y: Value) -> Grid | None:
+def _alike(found: Sequence[Grid]) -> Grid | None:
     """That of the first operand, if the others show the same part of the input."""
     if not found:
         return None
     first, *others = found
-    return first if all(_agree(first, other, y) for other in others) else replace(first, views=None)
+    return first if all(_agree(first, other) for other in others) else replace(first, views=None)
 
 
-def _agree(one: Grid, other: Grid, y: Value) -> bool:
+def _agree(one: Grid, other: Grid) -> bool:
     """Whether two operands of one shape have the same place of the input at the same place, to within a cell."""
     if one.views is None or other.views is None:
         return one.views is other.views
@@ -142,16 +143,11 @@ def _through(site: Site, i: int, view: View) -> View:
     if site.op in ("DepthToSpace", "SpaceToDepth"):
         size = Fraction(site.attr("blocksize"))
         return view.enlarged(size if site.op == "DepthToSpace" else 1 / size)
-    kernel = site.attr("kernel_shape", None) or site[1].shape[2:]
-    rank = len(kernel)
-    strides, dilations, pads = (site.attr(name, [default] * rank * n) for name, default, n in _WINDOW)
+    window = Window.of_node(site.node)
     if site.op == "ConvTranspose":
-        return view.enlarged(Fraction(strides[i]))
-    window = dilations[i] * (int(kernel[i] or 1) - 1) + 1
-    return view.windowed(window, strides[i], pads[i], pads[i + rank])
-
-
-_WINDOW = (("strides", 1, 1), ("dilations", 1, 1), ("pads", 0, 2))
+        return view.enlarged(Fraction(window.strides[i]))
+    reach = window.dilations[i] * (int(window.kernel[i] or 1) - 1) + 1  # 1 where the weights' sizes are not known
+    return view.windowed(reach, window.strides[i], window.before[i], window.after[i])
 
 
 def _resize(site: Site, y: Value, x: Grid) -> Grid | None:
@@ -182,7 +178,7 @@ def _concat(site: Site, known: Mapping[str, Grid]) -> Grid | None:
     axis = site.attr("axis", 0) % len(grid.axes)
     role = grid.roles[axis]
     if role == CHANNEL:
-        alike = _alike([known[site[i].name] for i in placed], site.y)
+        alike = _alike([known[site[i].name] for i in placed])
         return None if alike is None else alike.with_axis(axis, channel_axis(site.y, axis))
     sizes = [x.shape[axis] for x in site.operands]
     before, after = sizes[: placed[0]], sizes[placed[0] + 1 :]

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxplain.ir.builder import Builder
-from onnxplain.ir.value import Value
+from onnxplain.ir.value import Value, is_sized
 from onnxplain.passes.explain.trace import Trace
 from onnxplain.rules.table import BROADCASTING
 
@@ -91,7 +91,7 @@ def mixing(g: Builder, original: Trace, twins: Mapping[str, Value], times: int) 
             continue
         many = [twins[t.name].tensor.shape if t.name in twins else None for t in node.outputs]
         axis = None
-        if not node.domain and node.op in _RULES and all(t.is_empty() or _is_sized(t) for t in node.inputs):
+        if not node.domain and node.op in _RULES and all(t.is_empty() or is_sized(t) for t in node.inputs):
             axis = _RULES[node.op](Stacked(g, node, found, many[0] or ()))
         if axis is None or not all(_grown(t, size, axis, times) for t, size in zip(node.outputs, many, strict=True)):
             return f"{node.op} (node {node.name!r}) may mix them"
@@ -119,13 +119,9 @@ def across(g: Builder, original: Trace) -> str | None:
     return None
 
 
-def _is_sized(tensor: gs.Tensor) -> bool:
-    return tensor.shape is not None and all(isinstance(size, int) for size in tensor.shape)
-
-
 def _grown(one: gs.Tensor, many: Sequence[object] | None, axis: int, times: int) -> bool:
     """Whether a tensor of several batches is so many times as large along the axis, and as large along the others."""
-    if not _is_sized(one) or many is None:
+    if not is_sized(one) or many is None:
         return False
     return list(many) == [size * times if i == axis else size for i, size in enumerate(one.shape)]
 

@@ -15,6 +15,7 @@ from onnxplain.errors import OnnxplainError, UsageError
 from onnxplain.ir.emitter import PREFIX
 from onnxplain.ir.model import Model
 from onnxplain.ir.save import to_proto
+from onnxplain.ir.value import is_sized
 from onnxplain.ir.weights import Array
 from onnxplain.passes.base import Pass, Refusal, Report
 from onnxplain.passes.explain.twin import BASELINE
@@ -51,7 +52,7 @@ class FoldBaseline(Pass[Model]):
         declined = Report(
             0, (Refusal(BASELINE, f"its activations take more than {BUDGET:.0%} of what the weights do"),)
         )
-        if sum(_bytes(t) for t in read if _is_known(t)) > budget:
+        if sum(_bytes(t) for t in read if is_sized(t)) > budget:
             return declined
         try:
             proto = to_proto(replace(model, graph=_alone(model.graph, read), outputs=()))
@@ -92,10 +93,6 @@ def _region(graph: gs.Graph) -> tuple[set[str], list[gs.Tensor]]:
 def _weights(graph: gs.Graph) -> list[gs.Constant]:
     found = {t.name: t for node in graph.nodes for t in node.inputs if isinstance(t, gs.Constant)}
     return list(found.values())
-
-
-def _is_known(tensor: gs.Tensor) -> bool:
-    return tensor.shape is not None and all(isinstance(d, int) for d in tensor.shape)
 
 
 def _bytes(tensor: gs.Tensor) -> int:

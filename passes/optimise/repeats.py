@@ -12,6 +12,7 @@ import onnx_graphsurgeon as gs
 
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.value import Value
+from onnxplain.ir.window import pool_attributes
 from onnxplain.passes.optimise.blocked import in_blocks, through_convolution
 from onnxplain.passes.optimise.rewriting import NodeRewrite
 from onnxplain.passes.optimise.steep import STEEPEST
@@ -39,7 +40,7 @@ class RepeatedWinners(NodeRewrite):
         if set(pool.attrs.get("dilations", [1])) != {1} or any(n % k for n, k in zip(sizes, kernel, strict=True)):
             return "its windows do not cover everything"
         how = {"kernel_shape": kernel, "strides": kernel}
-        y = g.op("MaxPool", x, **{name: value for name, value in pool.attrs.items() if name != "storage_order"})
+        y = g.op("MaxPool", x, **pool_attributes(pool))
         largest = _where_zero(g, repeated(g, y, kernel) + through_convolution(g, x, -1))
         numbered = largest * _numbers(g, sizes, kernel, x)
         won = _where_zero(g, repeated(g, g.op("MaxPool", numbered, **how), kernel) - numbered)

@@ -10,9 +10,10 @@ import onnx_graphsurgeon as gs
 
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.value import Value
+from onnxplain.ir.window import Window, pool_attributes
 from onnxplain.passes.optimise.rewriting import NodeRewrite, is_emitted
 from onnxplain.passes.optimise.scatter import is_zero
-from onnxplain.rules.vjp.windows import Window, transposed
+from onnxplain.rules.vjp.windows import transposed
 
 _LOWEST = float(np.finfo(np.float32).min)
 """Stands for padding: no element is less."""
@@ -87,7 +88,7 @@ def _hits(g: Builder, indices: gs.Tensor, like: Value, pool: gs.Node) -> Value:
 
 def _told(g: Builder, indices: Value, like: Value, pool: gs.Node) -> Value:
     """The same for the winners of a sample that was computed ahead: positions in it, (1, C, *T)."""
-    window, x = _window(pool), g.wrap(pool.inputs[0])
+    window, x = Window.of_node(pool), g.wrap(pool.inputs[0])
     sizes = [int(x.shape[axis] or 0) for axis in x.spatial]
     found = g.values(indices)
     at = np.unravel_index(found % prod(sizes), sizes)
@@ -113,13 +114,12 @@ def _one_of(g: Builder, place: Value, places: int, like: Value) -> Value:
 
 def _pooled(g: Builder, pool: gs.Node) -> Value:
     """The pool's output without indices: the forward node's, where that is there."""
-    attributes = {name: value for name, value in pool.attrs.items() if name != "storage_order"}
-    return g.op("MaxPool", g.wrap(pool.inputs[0]), **attributes)
+    return g.op("MaxPool", g.wrap(pool.inputs[0]), **pool_attributes(pool))
 
 
 def _laid_out(g: Builder, x: Value, pool: gs.Node, y: Value, fill: float) -> Value:
     """(N, C, *S) -> (N, C, places, *T): what each place of each window sees, `fill` where it sees padding."""
-    window, axes = _window(pool), list(x.spatial)
+    window, axes = Window.of_node(pool), list(x.spatial)
     sizes = [y.shape[axis] for axis in axes]
     known = all(isinstance(n, int) for n in (*sizes, *(x.shape[axis] for axis in axes)))
     after = []
@@ -154,7 +154,7 @@ def _padded(g: Builder, x: Value, before: list[int], after: list[int], fill: flo
 
 def _put_back(g: Builder, sent: Value, pool: gs.Node, x: Value) -> Value:
     """(N, C, places, *T) -> (N C, 1, *S): what the places of each window send, added where the windows lie."""
-    window = _window(pool)
+    window = Window.of_node(pool)
     places = prod(window.kernel)
     filters = np.eye(places, dtype=sent.dtype).reshape(places, 1, *window.kernel)
     planes = g.reshape(sent, g.concat([g.ints([-1, places]), g.sizes(sent, range(3, sent.rank))], axis=0))
@@ -164,11 +164,3 @@ def _put_back(g: Builder, sent: Value, pool: gs.Node, x: Value) -> Value:
 def _per_sample(g: Builder, flat: Value, like: Value) -> Value:
     """A flat tensor with the axes of `like`; its batch may be another one."""
     return g.reshape(flat, g.concat([g.ints([-1]), g.sizes(like, range(1, like.rank))], axis=0))
-
-
-def _window(pool: gs.Node) -> Window:
-    kernel = list(pool.attrs["kernel_shape"])
-    n = len(kernel)
-    pads = list(pool.attrs.get("pads", [0] * 2 * n))
-    strides, dilations = (list(pool.attrs.get(name, [1] * n)) for name in ("strides", "dilations"))
-    return Window(kernel, strides, dilations, pads[:n], pads[n:])

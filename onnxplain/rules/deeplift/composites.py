@@ -23,14 +23,12 @@ from onnxplain.rules.deeplift.differences import (
 )
 from onnxplain.rules.deeplift.extremes import extreme, max_pool, reduced_extreme
 from onnxplain.rules.deeplift.normalisation import (
-    group_norm,
-    instance_norm,
-    layer_norm,
     log_softmax,
     log_sum_exp,
     lp_norm,
     lrn,
     mean_variance_norm,
+    norm,
     softmax,
 )
 from onnxplain.rules.deeplift.reveal_cancel import follows_dense_layer, follows_layer, reveal_cancel
@@ -94,9 +92,7 @@ def deeplift(name: str, threshold: float, reveals: Where | None = None) -> Compo
         Entry(op("Softmax"), softmax, "softmax"),
         Entry(op("LogSoftmax"), log_softmax, "softmax"),
         Entry(op("ReduceLogSumExp"), log_sum_exp, "softmax"),
-        Entry(op("LayerNormalization"), layer_norm, "midpoint"),
-        Entry(op("InstanceNormalization"), instance_norm, "midpoint"),
-        Entry(op("GroupNormalization"), group_norm, "midpoint"),
+        Entry(op("LayerNormalization", "InstanceNormalization", "GroupNormalization"), norm, "midpoint"),
         Entry(op("MeanVarianceNormalization"), mean_variance_norm, "midpoint"),
         Entry(op("LpNormalization"), lp_norm, "midpoint"),
         Entry(op("LRN"), lrn, "midpoint and rescale"),

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from onnxplain.ir.builder import Builder
-from onnxplain.ir.site import Rule, Site
+from onnxplain.ir.site import Flows, Rule, Site
 from onnxplain.ir.value import Value
 from onnxplain.rules.deeplift.slopes import secant_of
 from onnxplain.rules.vjp.quantisation import along_axis, range_of
-
-Flows = tuple[Value | None, ...]
 
 
 def at_baseline(s: Site) -> Site:

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from onnxplain.ir.builder import Builder
-from onnxplain.ir.site import Site
+from onnxplain.ir.site import Flows, Site
 from onnxplain.ir.value import Value
-from onnxplain.rules.deeplift.differences import Flows, at_baseline, change, slope
-from onnxplain.rules.vjp.pooling import overlaps
+from onnxplain.ir.window import Window, pool_attributes
+from onnxplain.rules.deeplift.differences import at_baseline, change, slope
 from onnxplain.rules.vjp.reduction import reduced_axes, spread
 
 
@@ -67,8 +67,7 @@ def reduced_extreme(g: Builder, s: Site, m: Value) -> Flows:
 def max_pool(g: Builder, s: Site, m: Value) -> Flows:
     """The element of each window is found by index, and what windows send is scattered and added."""
     x, ref = s[0], at_baseline(s)
-    attrs = {k: v for k, v in s.node.attrs.items() if k != "storage_order"}
-    now, before = (_flat_winners(g, each, attrs) for each in (x, ref[0]))
+    now, before = (_flat_winners(g, each, pool_attributes(s.node)) for each in (x, ref[0]))
     place = g.where(_moves_with_sample(s.y - ref.y), now, before) + _first_of_each(g, x)
     chosen = g.reshape(place, [-1])
     dx = g.op("GatherElements", g.reshape(change(s, 0), [-1]), chosen, axis=0)
@@ -80,7 +79,7 @@ def max_pool(g: Builder, s: Site, m: Value) -> Flows:
         chosen,
         g.reshape(m, [-1]) * _share(g, dy, dx),
         axis=0,
-        reduction="add" if overlaps(s) else None,
+        reduction="add" if Window.of_node(s.node).overlaps else None,
     )
     return (g.reshape(flat, g.target_shape(x)),)
 

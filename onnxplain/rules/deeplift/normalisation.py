@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from onnxplain.ir.builder import Builder
-from onnxplain.ir.site import Site
+from onnxplain.ir.site import Flows, Site
 from onnxplain.ir.value import Value
-from onnxplain.rules.deeplift.differences import Flows, at_baseline, slope
-from onnxplain.rules.vjp.normalisation import channel_window, in_groups, per_channel, scaled_in_groups
+from onnxplain.rules.deeplift.differences import at_baseline, slope
+from onnxplain.rules.vjp.normalisation import as_normalised, channel_window, normalised_axes, scaled
 from onnxplain.rules.vjp.reduction import reduced_axes, spread
 
 _SERIES_BELOW = 1e-3
@@ -26,23 +26,13 @@ def _normalised(g: Builder, x: Value, x0: Value, m: Value, axes: list[int], eps:
     return (m - g.mean(m, axes) - unit * g.mean(m * halfway, axes)) * (2 / (d + d0))
 
 
-def layer_norm(g: Builder, s: Site, m: Value) -> Flows:
-    x, x0 = s[0], at_baseline(s)[0]
+def norm(g: Builder, s: Site, m: Value) -> Flows:
+    """Of layers, instances and groups."""
     if any(value is not None for value in s.arrived[1:]):
         raise s.refused("whose mean or deviation is used by itself")
-    axes = list(range(s.attr("axis", -1) % x.rank, x.rank))
-    return (_normalised(g, x, x0, m * s[1], axes, s.attr("epsilon", 1e-5)),)
-
-
-def instance_norm(g: Builder, s: Site, m: Value) -> Flows:
-    x, x0 = s[0], at_baseline(s)[0]
-    return (_normalised(g, x, x0, m * per_channel(g, s[1], x), list(x.spatial), s.attr("epsilon", 1e-5)),)
-
-
-def group_norm(g: Builder, s: Site, m: Value) -> Flows:
-    """Groups of channels normalised as one."""
-    x, x0 = (in_groups(g, s, each[0]) for each in (s, at_baseline(s)))
-    return (g.reshape_like(_normalised(g, x, x0, scaled_in_groups(g, s, m), [2], s.attr("epsilon", 1e-5)), s[0]),)
+    x, x0 = (as_normalised(g, s, each[0]) for each in (s, at_baseline(s)))
+    dx = _normalised(g, x, x0, scaled(g, s, m), normalised_axes(s), s.attr("epsilon", 1e-5))
+    return (dx if x is s[0] else g.reshape_like(dx, s[0]),)
 
 
 def mean_variance_norm(g: Builder, s: Site, m: Value) -> Flows:

@@ -21,9 +21,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from onnxplain.ir.builder import Builder
-from onnxplain.ir.site import Rule, Site
+from onnxplain.ir.site import Flows, Rule, Site
 from onnxplain.ir.value import Value
-from onnxplain.rules.deeplift.differences import Flows, at_baseline, change, only
+from onnxplain.rules.deeplift.differences import at_baseline, change, only
 from onnxplain.rules.deeplift.slopes import secant_of
 from onnxplain.rules.lrp.affine import LINEAR
 from onnxplain.rules.table import BROADCASTING, fixed_axes

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from onnxplain.ir.builder import Builder
-from onnxplain.ir.site import Rule, Site
+from onnxplain.ir.site import Flows, Rule, Site
 from onnxplain.ir.value import Value
 from onnxplain.rules.lrp.affine import Affine
-from onnxplain.rules.lrp.layers import Flows
 
 CAPTUM_EPS = 1e-9
 

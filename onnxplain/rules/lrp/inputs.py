@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from onnxplain.ir.builder import Builder
-from onnxplain.ir.site import Rule, Site
+from onnxplain.ir.site import Flows, Rule, Site
 from onnxplain.ir.value import Value
 from onnxplain.rules.lrp.affine import Affine
-from onnxplain.rules.lrp.layers import Flows
 
 
 def z_box(eps: float = 1e-6) -> Rule:

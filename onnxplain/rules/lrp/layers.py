@@ -13,11 +13,9 @@ from dataclasses import replace
 
 from onnxplain.errors import UnsupportedOp
 from onnxplain.ir.builder import Builder
-from onnxplain.ir.site import Rule, Site
+from onnxplain.ir.site import Flows, Rule, Site
 from onnxplain.ir.value import Value
 from onnxplain.rules.lrp.affine import Affine, is_linear
-
-Flows = tuple[Value | None, ...]
 
 
 def epsilon(eps: float = 1e-6, bias: bool = True) -> Rule:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from onnxplain.ir.builder import Builder
-from onnxplain.ir.site import Rule, Site
+from onnxplain.ir.site import Flows, Rule, Site
 from onnxplain.ir.value import Value
-from onnxplain.rules.lrp.layers import Flows, epsilon
+from onnxplain.ir.window import pool_attributes
+from onnxplain.rules.lrp.layers import epsilon
 from onnxplain.rules.sites import site_of
-from onnxplain.rules.vjp.normalisation import in_groups, per_channel, scaled_in_groups
+from onnxplain.rules.vjp.normalisation import as_normalised, normalised_axes, scaled
 
 
 def pass_through(g: Builder, s: Site, r: Value) -> Flows:
@@ -27,8 +28,7 @@ def proportional_pool(eps: float = 1e-6) -> Rule:
     """Max-pooling as if it were a mean: everything in the window shares in proportion to its value."""
 
     def rule(g: Builder, s: Site, r: Value) -> Flows:
-        attrs = {k: v for k, v in s.node.attrs.items() if k != "storage_order"}
-        mean = site_of(g, g.op("AveragePool", s[0], **attrs).tensor.inputs[0], {s[0].name})
+        mean = site_of(g, g.op("AveragePool", s[0], **pool_attributes(s.node)).tensor.inputs[0], {s[0].name})
         (back,) = mean.vjp(g, r / g.stabilise(mean.y, eps))
         return (None if back is None else s[0] * back,)
 
@@ -88,14 +88,9 @@ def layer_norm(eps: float = 1e-6) -> Rule:
 
     def rule(g: Builder, s: Site, r: Value) -> Flows:
         share = r / g.stabilise(s.y, eps)
-        if s.op == "GroupNormalization":
-            x, axes, scaled = in_groups(g, s, s[0]), [2], scaled_in_groups(g, s, share)
-        elif s.op == "InstanceNormalization":
-            x, axes, scaled = s[0], list(s[0].spatial), share * per_channel(g, s[1], s[0])
-        else:
-            x, axes, scaled = s[0], list(range(s.attr("axis", -1) % s[0].rank, s[0].rank)), share * s[1]
+        x, axes, sent = as_normalised(g, s, s[0]), normalised_axes(s), scaled(g, s, share)
         centred = x - g.mean(x, axes)
-        c = scaled / g.sqrt(g.mean(centred * centred, axes) + s.attr("epsilon", 1e-5))
+        c = sent / g.sqrt(g.mean(centred * centred, axes) + s.attr("epsilon", 1e-5))
         flow = x * (c - g.mean(c, axes))
         return (flow if x is s[0] else g.reshape_like(flow, s[0]), *(None for _ in s.wrt[1:]))
 

@@ -7,8 +7,9 @@ from string import ascii_letters
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.site import Site
 from onnxplain.ir.value import Dim, Value
+from onnxplain.ir.window import Window
 from onnxplain.rules.table import ALL, vjp
-from onnxplain.rules.vjp.windows import Window, cut, transposed
+from onnxplain.rules.vjp.windows import cut, transposed
 
 
 @vjp("Conv")

@@ -32,38 +32,35 @@ def _normalised(g: Builder, x: Value, dy: Value, axes: list[int], eps: float) ->
     return inverse * (dy - g.mean(dy, axes) - unit * g.mean(dy * unit, axes))
 
 
-@vjp("LayerNormalization")
-def layer_normalization(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
-    x = s[0]
+@vjp("LayerNormalization", "InstanceNormalization", "GroupNormalization")
+def normalization(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
+    """What is normalised, and by what, is as `normalised_axes` has it."""
     if any(value is not None for value in s.arrived[1:]):
         raise s.refused("whose mean or deviation is used by itself")
-    axes = list(range(s.attr("axis", -1) % x.rank, x.rank))
-    return (_normalised(g, x, dy * s[1], axes, s.attr("epsilon", 1e-5)),)
+    x = as_normalised(g, s, s[0])
+    dx = _normalised(g, x, scaled(g, s, dy), normalised_axes(s), s.attr("epsilon", 1e-5))
+    return (dx if x is s[0] else g.reshape_like(dx, s[0]),)
 
 
-@vjp("InstanceNormalization")
-def instance_normalization(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
-    x = s[0]
-    return (_normalised(g, x, dy * per_channel(g, s[1], x), list(x.spatial), s.attr("epsilon", 1e-5)),)
+def normalised_axes(s: Site) -> list[int]:
+    """The axes of `as_normalised` over which the operator takes mean and deviation."""
+    if s.op == "LayerNormalization":
+        return list(range(s.attr("axis", -1) % s[0].rank, s[0].rank))
+    return [2] if s.op == "GroupNormalization" else list(s[0].spatial)
 
 
-@vjp("GroupNormalization")
-def group_normalization(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
-    """Groups of channels normalised as one."""
-    x = in_groups(g, s, s[0])
-    return (g.reshape_like(_normalised(g, x, scaled_in_groups(g, s, dy), [2], s.attr("epsilon", 1e-5)), s[0]),)
+def as_normalised(g: Builder, s: Site, v: Value) -> Value:
+    """A tensor like the operand in the shape in which it is normalised: groups of channels side by side, (N, G, -1)."""
+    return g.reshape(v, [0, s.attr("num_groups"), -1]) if s.op == "GroupNormalization" else v
 
 
-def in_groups(g: Builder, s: Site, v: Value) -> Value:
-    """(N, C, *S) with the channels of a GroupNormalization's groups side by side, (N, groups, -1)."""
-    return g.reshape(v, [0, s.attr("num_groups"), -1])
-
-
-def scaled_in_groups(g: Builder, s: Site, v: Value) -> Value:
-    """v times the scale, in groups; until opset 20 the scale is one number for each group."""
-    if g.opset > 20:
-        return in_groups(g, s, v * per_channel(g, s[1], v))
-    return in_groups(g, s, v) * g.reshape(s[1], [-1, 1])
+def scaled(g: Builder, s: Site, v: Value) -> Value:
+    """v times the scale, as it is normalised; until opset 20 a group's scale is one number."""
+    if s.op == "LayerNormalization":
+        return v * s[1]
+    if s.op == "GroupNormalization" and g.opset <= 20:
+        return as_normalised(g, s, v) * g.reshape(s[1], [-1, 1])
+    return as_normalised(g, s, v * per_channel(g, s[1], v))
 
 
 @vjp("MeanVarianceNormalization")

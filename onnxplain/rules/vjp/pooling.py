@@ -7,9 +7,10 @@ import math
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.site import Site
 from onnxplain.ir.value import Value
+from onnxplain.ir.window import Window, pool_attributes
 from onnxplain.rules.table import vjp
 from onnxplain.rules.vjp.elementwise import signed_power
-from onnxplain.rules.vjp.windows import Window, counts, spread
+from onnxplain.rules.vjp.windows import counts, spread
 
 
 @vjp("MaxPool")
@@ -19,7 +20,7 @@ def max_pool(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
     The indices come from a second MaxPool, so that the one on the forward path stays as the runtime likes it.
     """
     x = s[0]
-    _, winners = g.ops("MaxPool", x, outputs=2, **{k: v for k, v in s.node.attrs.items() if k != "storage_order"})
+    _, winners = g.ops("MaxPool", x, outputs=2, **pool_attributes(s.node))
     zeros = g.reshape(g.full_like(x, 0), [-1])
     flat = g.op(
         "ScatterElements",
@@ -27,16 +28,9 @@ def max_pool(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]:
         g.reshape(winners, [-1]),
         g.reshape(dy, [-1]),
         axis=0,
-        reduction="add" if overlaps(s) else None,
+        reduction="add" if Window.of_node(s.node).overlaps else None,
     )
     return (g.reshape(flat, g.target_shape(x)),)
-
-
-def overlaps(s: Site) -> bool:
-    """Whether an element can lie under two windows."""
-    kernel = s.attr("kernel_shape")
-    every = zip(kernel, s.attr("dilations", [1] * len(kernel)), s.attr("strides", [1] * len(kernel)), strict=True)
-    return any((k - 1) * dilation + 1 > stride for k, dilation, stride in every)
 
 
 @vjp("AveragePool")

@@ -47,12 +47,9 @@ def dynamic_quantize_linear(g: Builder, s: Site, dy: Value) -> tuple[Value, ...]
 
 def range_of(g: Builder, s: Site) -> tuple[Value, Value]:
     """The lowest and the highest value that a quantiser can tell, as operands that broadcast against x."""
-    if s.attr("block_size", 0):
-        raise s.refused("that quantises block by block")
-    info = _limits(s)
     scale, zero = along_axis(g, s, s[1]), s.optional(2)
     offset = None if zero is None else g.cast(along_axis(g, s, zero), scale)
-    ends = (g.constant(end, scale.dtype) for end in info)
+    ends = (g.constant(end, scale.dtype) for end in _limits(s))
     low, high = (scale * (end if offset is None else end - offset) for end in ends)
     return low, high
 

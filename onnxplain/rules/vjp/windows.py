@@ -1,59 +1,15 @@
-"""Windows that slide over space: what convolution and pooling have in common, and how what they read is put back."""
+"""What convolution and pooling have in common: how what a window reads is put back, and counted."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.site import Site
 from onnxplain.ir.value import Value
-
-
-@dataclass(frozen=True)
-class Window:
-    """How a window slides, with one number for each spatial axis."""
-
-    kernel: list[int]
-    strides: list[int]
-    dilations: list[int]
-    before: list[int]
-    after: list[int]
-
-    @staticmethod
-    def of(s: Site) -> Window:
-        """The window of a convolution or pooling.
-
-        Raises: UnsupportedOp where pads or the kernel's sizes are only known at run time.
-        """
-        given = s.attr("kernel_shape") or s[1].shape[2:]
-        kernel = [int(k) for k in given if isinstance(k, int)]
-        if left := s.y.g.model.left.get(s.name):
-            raise s.refused(f"with {left.rstrip('.')}")
-        if s.attr("auto_pad", "NOTSET") != "NOTSET":
-            raise s.unsized(f"with auto_pad={s.attr('auto_pad')} and sizes")
-        if len(kernel) < len(given):
-            raise s.unsized("whose kernel has sizes")
-        n = len(kernel)
-        pads = list(s.attr("pads", [0] * 2 * n))
-        return Window(
-            kernel,
-            list(s.attr("strides", [1] * n)),
-            list(s.attr("dilations", [1] * n)),
-            pads[:n],
-            pads[n:],
-        )
-
-    @property
-    def pads(self) -> list[int]:
-        return [*self.before, *self.after]
-
-    @property
-    def reach(self) -> list[int]:
-        """How many elements lie under the window from end to end, holes of dilation included."""
-        return [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
+from onnxplain.ir.window import Window
 
 
 def transposed(g: Builder, dy: Value, w: Value, x: Value, window: Window, group: int) -> Value:
