@@ -94,7 +94,7 @@ def relevance(table: Table, start: Start) -> Callable[[Study, Settings], Value]:
 
 def _needs_bounds(study: Study, composite: Composite) -> bool:
     entries = [composite.entry_for(site) for site in study.trace.sites]
-    return any(entry is not None and entry.label.startswith("box") for entry in entries)
+    return any(entry is not None and entry.bounded for entry in entries)
 
 
 def _bounds(study: Study, settings: Settings) -> tuple[Value, Value]:

@@ -26,12 +26,14 @@ class Entry:
     where:   the sites it is for.
     label:   what `plan` calls the rule.
     at_zero: what sign analysis may conclude from it.
+    bounded: whether the rule asks for the input's lowest and highest value.
     """
 
     where: Where
     rule: Rule
     label: str
     at_zero: AtZero = "unknown"
+    bounded: bool = False
 
 
 @dataclass(frozen=True)

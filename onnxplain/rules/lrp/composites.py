@@ -144,7 +144,7 @@ def epsilon_line(where: Where, eps: float, bias: bool = True) -> Entry:
 
 
 def _box(where: Where, o: Options) -> Entry:
-    return layers(first(where), z_box(o.eps), "box", "unknown")
+    return Entry(first(where), z_box(o.eps), "box", bounded=True)
 
 
 def _flat(where: Where, o: Options) -> Entry:
@@ -206,10 +206,10 @@ def deep_taylor(bounded: bool, o: Options) -> Composite:
 
     Source: Montavon et al. 2017; survey eq. 16-18.
     """
-    lowest = z_box(o.eps) if bounded else w_square(o.eps)
+    lowest = _box(is_linear, o) if bounded else Entry(first(is_linear), w_square(o.eps), "w^2")
     return composite(
         "deep-taylor-bounded" if bounded else "deep-taylor",
         o,
-        layers(first(is_linear), lowest, "box" if bounded else "w^2", "unknown"),
+        lowest,
         layers(is_linear, z_plus(o.eps, bias=False), "z+, no bias"),
     )

@@ -128,7 +128,9 @@ def _entry(file: _File, index: int, line: Mapping[str, Any]) -> Entry:
             "relevance is conserved only for alpha = beta + 1."
         )
     shown = [f"{k}={str(v).lower() if isinstance(v, bool) else format(v, 'g')}" for k, v in given.items()]
-    return Entry(_where(file, index, line), make(*values.values()), " ".join([kind, *shown]), at_zero)
+    return Entry(
+        _where(file, index, line), make(*values.values()), " ".join([kind, *shown]), at_zero, bounded=kind == "box"
+    )
 
 
 def _unmatched(file: _File, index: int, line: Mapping[str, Any]) -> str:

@@ -89,7 +89,7 @@ def gamma(value: float = 0.25, eps: float = 1e-6) -> Rule:
     """Positive contributions count 1 + gamma times where y > 0, negative ones where y < 0; nothing passes where y = 0.
 
     The denominators are y + gamma p and y + gamma n.
-    Source: Montavon et al. 2019; survey eq. 14; both signs of x and y as in Andeol et al. 2021.
+    Source: Montavon et al. 2019; survey eq. 14; both signs of x and y as in Andéol et al. 2021.
     """
 
     def rule(g: Builder, s: Site, r: Value) -> Flows:

@@ -92,7 +92,7 @@ def alpha_beta_whole_bias(alpha: float, beta: float, eps: float) -> Rule:
 
 
 def gamma(value: float, eps: float) -> Rule:
-    """Andeol et al. 2021; for x >= 0 and y > 0 Montavon et al. 2019 and the survey's eq. 14."""
+    """Andéol et al. 2021; for x >= 0 and y > 0 Montavon et al. 2019 and the survey's eq. 14."""
 
     def rule(d: Dense, r: Vector) -> Vector:
         found = np.zeros(len(d.x))
