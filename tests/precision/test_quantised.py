@@ -145,4 +145,4 @@ def test_what_rounds_between_pooling_and_score_is_no_part_of_cam(form: str) -> N
         r"its global average pooling '\S+' there is QuantizeLinear '\S+', which rounds\.",
         first,
     )
-    assert second.startswith("  Use grad-cam, ")
+    assert second.startswith("  Use grad-cam: ")

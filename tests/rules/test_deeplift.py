@@ -129,19 +129,14 @@ def test_quotients_share_as_the_product_that_they_undo() -> None:
 
 
 def test_softmax_is_its_derivative_with_the_logarithmic_mean() -> None:
-    model = net("g (float[N, 4] x) => (float[N, 4] y) { s = Softmax(x) y = Identity(s) }")
     rng = np.random.default_rng(6)
     x, x0 = rng.standard_normal((2, 4)), rng.standard_normal((1, 4))
-    wrapped = net(
-        "g (float[N, 4] x) => (float[N, 4] y) { s = Softmax(x) one = Constant<value_float=2.0>() y = Mul(s, one) }"
-    )
     y, y0 = (np.exp(v) / np.exp(v).sum(1, keepdims=True) for v in (x, x0))
     mean = (y - y0) / (np.log(y) - np.log(y0))
-    got = explain(wrapped, x, x0, target=2)
+    got = explain(one_function("Softmax", 4), x, x0, target=2)
     want = -mean * mean[:, 2:3] / mean.sum(1, keepdims=True)
     want[:, 2] += mean[:, 2]
-    np.testing.assert_allclose(got["attribution"], 2 * want * (x - x0), rtol=1e-4)
-    del model
+    np.testing.assert_allclose(got["attribution"], -2 * want * (x - x0), rtol=1e-4)
 
 
 @pytest.mark.parametrize("scale", [1.0, 60.0, 1000.0])
@@ -205,9 +200,11 @@ def test_max_pool_by_plain_loops(kernel: int, stride: int, pad: int, ties: bool)
     np.testing.assert_allclose(results["attribution"].sum((1, 2, 3)), want.sum((1, 2, 3)), rtol=1e-4, atol=1e-5)
 
 
-def one_function(op: str) -> ModelProto:
+def one_function(op: str, size: int = 3) -> ModelProto:
+    """Minus twice the function, which is not taken for the probabilities of what goes into it."""
     return net(
-        f"g (float[N, 3] x) => (float[N, 3] y) {{ s = {op}(x) two = Constant<value_float=2.0>() y = Mul(s, two) }}"
+        f"g (float[N, {size}] x) => (float[N, {size}] y) "
+        f"{{ s = {op}(x) two = Constant<value_float=-2.0>() y = Mul(s, two) }}"
     )
 
 
@@ -222,7 +219,7 @@ def test_rescale_by_hand_and_derivatives_within_the_threshold() -> None:
     mean = (sigmoid(x) * (1 - sigmoid(x)) + sigmoid(x0) * (1 - sigmoid(x0))) / 2 * (x - x0)
     for target, threshold, want in ((0, 1e-4, quotient), (1, 1e-4, quotient), (1, 0.2, mean), (2, 1e-4, 0 * x)):
         got = explain(one_function("Sigmoid"), x, x0, target=target, threshold=threshold)["attribution"][0]
-        np.testing.assert_allclose(got[target], 2 * want[0, target], rtol=1e-5)
+        np.testing.assert_allclose(got[target], -2 * want[0, target], rtol=1e-5)
         assert not np.delete(got, target).any()
     assert abs(mean[0, 1] - quotient[0, 1]) > 1e-5
 
