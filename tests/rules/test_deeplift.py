@@ -245,7 +245,7 @@ def test_relu_needs_no_threshold(near: float) -> None:
     x0 = np.array([[-near, near / 2, -near / 2]], np.float32)
     for target, want in enumerate((near, near / 2, 0.0)):
         results = explain(one_function("Relu"), x, x0, target=target)
-        np.testing.assert_allclose(results["attribution"][0, target], 2 * np.float32(want), rtol=1e-6)
+        np.testing.assert_allclose(results["attribution"][0, target], -2 * np.float32(want), rtol=1e-6)
         assert abs(results["residual"][0]) <= 1e-6 * near
 
 
@@ -283,7 +283,7 @@ def test_a_leaky_relu_written_with_where_is_one() -> None:
     x, x0 = rng.standard_normal((4, 3)), rng.standard_normal((4, 3))
     written = net(
         """g (float[N, 3] x) => (float[N, 3] y)
-        { zero = Constant<value_float=0.0>() slope = Constant<value_float=0.25>() two = Constant<value_float=2.0>()
+        { zero = Constant<value_float=0.0>() slope = Constant<value_float=0.25>() two = Constant<value_float=-2.0>()
           p = Greater(x, zero) l = Mul(x, slope) s = Where(p, x, l) y = Mul(s, two) }"""
     )
     one, other = explain(written, x, x0), explain(one_function("LeakyRelu<alpha=0.25>"), x, x0)
