@@ -66,6 +66,53 @@ def test_local_functions_are_inlined_those_within_functions_too() -> None:
     np.testing.assert_array_equal(returned["attribution"], [[0, 4, 0]])
 
 
+def with_functions(body: str, functions: str, opset: int = 20) -> onnx.ModelProto:
+    return parser.parse_model(f"""<ir_version: 10, opset_import: ["": {opset}, "own": 1]>
+        g (float[N,3] x) => (float[N,3] y) {{ {body} }} {functions}""")
+
+
+LEAKY = """<domain: "own", opset_import: ["": 20]>
+    Leaky <a: float = 0.5>(v) => (w) { w = LeakyRelu<alpha: float = @a>(v) }"""
+
+DEFAULTS = {
+    "left out": ("y = own.Leaky(x)", LEAKY, 0.5),
+    "given": ("y = own.Leaky<a = 0.25>(x)", LEAKY, 0.25),
+    "in a branch": ("""t = Constant<value = bool {1}>() y = If(t) <
+        then_branch = then () => (float[N,3] p) { p = own.Leaky(x) },
+        else_branch = other () => (float[N,3] q) { q = Relu(x) }>""", LEAKY, 0.5),
+    "in a constant": ("y = own.Scaled(x)", """<domain: "own", opset_import: ["": 20]>
+        Scaled <a: float = 0.5>(v) => (w) { c = Constant<value_float: float = @a>() l = Mul(v, c) w = Max(l, v) }""",
+        0.5),
+    "within a function": ("y = own.Outer(x)", LEAKY + """<domain: "own", opset_import: ["": 20, "own": 1]>
+        Outer (v) => (w) { w = own.Leaky(v) }""", 0.5),
+    "handed on": ("y = own.Outer(x)", LEAKY + """<domain: "own", opset_import: ["": 20, "own": 1]>
+        Outer <b: float = 0.125>(v) => (w) { w = own.Leaky<a: float = @b>(v) }""", 0.125),
+    "handed on and left out": ("y = own.Outer(x)", LEAKY + """<domain: "own", opset_import: ["": 20, "own": 1]>
+        Outer <b>(v) => (w) { w = own.Leaky<a: float = @b>(v) }""", 0.5),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DEFAULTS)
+def test_defaults_of_a_function_hold_where_a_call_leaves_them_out(case: str) -> None:
+    """Against the slope itself, and ONNX Runtime's own inlining of the model."""
+    body, functions, slope = DEFAULTS[case]
+    model = with_functions(body, functions)
+    fed = np.array([[-1, 2, -3]], np.float32)
+    returned = run(compile_model(model, target=0), fed)
+    np.testing.assert_array_equal(returned["y"], [[-slope, 2, -3 * slope]])
+    np.testing.assert_array_equal(returned["y"], run(model, fed)["y"])
+    np.testing.assert_array_equal(returned["attribution"], [[slope, 0, 0]])
+
+
+@pytest.mark.parametrize("inner", ["Round", "Other"])
+def test_functions_that_call_each_other_in_a_circle_are_blamed_on_the_file(inner: str) -> None:
+    functions = f"""<domain: "own", opset_import: ["": 20, "own": 1]> Round (v) => (w) {{ w = own.{inner}(v) }}
+        <domain: "own", opset_import: ["": 20, "own": 1]> Other (v) => (w) {{ w = own.Round(v) }}
+        <domain: "own", opset_import: ["": 20, "own": 1]> Outer (v) => (w) {{ w = own.Round(v) }}"""
+    with pytest.raises(BadModel, match="is broken: Cycle detected in model-local function references"):
+        compile_model(with_functions("y = own.Outer(x)", functions))
+
+
 def test_a_model_without_functions_is_left_alone() -> None:
     assert applied(InlineFunctions(), net("g (float[2] x) => (float[2] y) { y = Relu(x) }"))[1] == 0
 
