@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import onnx
 from onnx import FunctionProto, NodeProto, inliner
 
+from onnxplain.errors import UnsupportedModel
 from onnxplain.ir.load import Source
 from onnxplain.passes.base import Pass, Report
 
@@ -43,12 +45,46 @@ def _prepare(source: Source, functions: Iterable[FunctionProto]) -> None:
         function = called.get((*_callee(node), node.overload))
         if function is not None:
             _state_defaults(node, function)
+            _agree_on_opsets(source, node, function)
 
 
 def _state_defaults(call: NodeProto, function: FunctionProto) -> None:
     """Give a call the attributes that it leaves at the function's defaults: the inliner takes those for none."""
     given = {attribute.name for attribute in call.attribute}
     call.attribute.extend(default for default in function.attribute_proto if default.name not in given)
+
+
+def _agree_on_opsets(source: Source, call: NodeProto, function: FunctionProto) -> None:
+    """Let function and model import the same opsets: the inliner leaves the calls of others, and copies no imports.
+
+    Raises: UnsupportedModel if one of the function's operators is not the same in both.
+    """
+    versions = {entry.domain: entry.version for entry in source.proto.opset_import}
+    for entry in function.opset_import:
+        if entry.domain not in versions:
+            source.proto.opset_import.append(entry)
+            continue
+        have, want = entry.version, versions[entry.domain]
+        changed = next((n for n in _nodes(function.node) if _changes(n, entry.domain, have, want)), None)
+        if changed is not None:
+            domain = f" of domain {entry.domain!r}" if entry.domain else ""
+            raise UnsupportedModel(
+                f"the function {function.name!r} (node {call.name!r}) is written in opset {have}{domain} and the model "
+                f"in {want}, and its {changed.op_type!r} is not the same in both.\n"
+                "  Export the model with one opset for all, or with its functions inlined."
+            )
+        entry.version = want
+
+
+def _changes(node: NodeProto, domain: str, have: int, want: int) -> bool:
+    """Whether an operator of the domain may do one thing in one version of it and another in the other."""
+    return node.domain == domain and _since(node.op_type, domain, have) != _since(node.op_type, domain, want)
+
+
+def _since(op_type: str, domain: str, version: int) -> int | None:
+    """Which version gave an operator the form that it has in this one; None where it is not known there."""
+    known = onnx.defs.has(op_type, version, domain)
+    return onnx.defs.get_schema(op_type, version, domain).since_version if known else None
 
 
 def _nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:

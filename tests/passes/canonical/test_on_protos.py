@@ -104,6 +104,34 @@ def test_defaults_of_a_function_hold_where_a_call_leaves_them_out(case: str) -> 
     np.testing.assert_array_equal(returned["attribution"], [[slope, 0, 0]])
 
 
+@pytest.mark.parametrize(("opset", "imports"), [(20, '"": 18'), (18, '"": 20'), (20, '"": 20, "own": 7')])
+def test_a_function_of_another_opset_is_inlined_where_its_operators_are_the_same(opset: int, imports: str) -> None:
+    functions = f"""<domain: "own", opset_import: [{imports}]> Leaky (v) => (w) {{ w = LeakyRelu<alpha = 0.5>(v) }}"""
+    model = with_functions("y = own.Leaky(x)", functions, opset)
+    fed = np.array([[-1, 2, -3]], np.float32)
+    returned = run(compile_model(model, target=0), fed)
+    np.testing.assert_array_equal(returned["y"], [[-0.5, 2, -1.5]])
+    np.testing.assert_array_equal(returned["attribution"], [[0.5, 0, 0]])
+
+
+def test_an_opset_that_functions_alone_import_is_the_models() -> None:
+    model = with_functions("y = own.Leaky(x)", LEAKY)
+    del model.opset_import[0]
+    inlined, _ = applied(InlineFunctions(), model)
+    assert opset_of(inlined) == 20
+
+
+def test_a_function_of_another_opset_is_refused_where_an_operator_changed() -> None:
+    functions = """<domain: "own", opset_import: ["": 12]> Shares (v) => (w) { w = Softmax<axis = 1>(v) }"""
+    model = with_functions("y = own.Shares(x)", functions)
+    with pytest.raises(UnsupportedModel) as caught:
+        compile_model(model)
+    assert str(caught.value) == (
+        "the function 'Shares' (node 'y') is written in opset 12 and the model in 20, and its 'Softmax' is not the "
+        "same in both.\n  Export the model with one opset for all, or with its functions inlined."
+    )
+
+
 @pytest.mark.parametrize("inner", ["Round", "Other"])
 def test_functions_that_call_each_other_in_a_circle_are_blamed_on_the_file(inner: str) -> None:
     functions = f"""<domain: "own", opset_import: ["": 20, "own": 1]> Round (v) => (w) {{ w = own.{inner}(v) }}
