@@ -136,7 +136,7 @@ def _fold_backward(model: Model, node: gs.Node, affine: ChannelAffine) -> str | 
     scale, shift = (np.broadcast_to(v, (channels,)) for v in (affine.scale, affine.shift))
     b = _bias(model, layer, channels)
     if b is None:
-        return f"the bias of {layer.name!r} is no vector"
+        return f"the bias of {layer.name!r} is no vector over its channels"
     _set_weights(layer, _scaled_outputs(layer, w, axis, scale), b * scale + shift, w.dtype)
     _bypass(node, layer)
     return None
@@ -174,7 +174,7 @@ def _fold_forward(model: Model, node: gs.Node, affine: ChannelAffine) -> str | N
         return f"the padding of {layer.name!r} depends on sizes known only at run time"
     b = _bias(model, layer, _channels(layer, w))
     if b is None:
-        return f"the bias of {layer.name!r} is no vector"
+        return f"the bias of {layer.name!r} is no vector over its channels"
     if uneven:
         _add_shift_map(model, layer, shift, spatial)
         shift = np.zeros_like(shift)
@@ -244,10 +244,12 @@ def _scaled_outputs(layer: gs.Node, w: Array, axis: int, scale: Array) -> Array:
 
 
 def _bias(model: Model, layer: gs.Node, channels: int) -> Array | None:
+    """One number for each output channel; None where it is a Gemm's and differs from row to row."""
     if len(layer.inputs) < 3 or layer.inputs[2].is_empty():
         return np.zeros(channels)
     b = model.weights.array(layer.inputs[2]).astype(np.float64) * layer.attrs.get("beta", 1.0)
-    return np.broadcast_to(b.reshape(-1), (channels,)).copy() if b.size in (1, channels) else None
+    along = b.size == 1 or (b.size == channels and b.shape[-1] == channels)
+    return np.broadcast_to(b.reshape(-1), (channels,)).copy() if along else None
 
 
 def _set_weights(layer: gs.Node, w: Array, b: Array, dtype: np.dtype[np.generic]) -> None:
