@@ -73,7 +73,7 @@ def _fix_target(model: Model, node: gs.Node) -> int:
     if isinstance(target, gs.Constant) or sum(not isinstance(d, int) for d in output.shape) > 1:
         return 0
     sizes = np.asarray([d if isinstance(d, int) else -1 for d in output.shape], np.int64)
-    node.inputs[1] = gs.Constant(f"{node.name}/target", sizes)
+    node.inputs[1] = gs.Constant(model.fresh(f"{node.name}/target"), sizes)
     node.attrs.pop("allowzero", None)
     return 1
 

@@ -63,7 +63,7 @@ class FoldBaseline(Pass[Model]):
         if sum(a.nbytes for a in arrays) > budget:
             return declined
         for tensor, array in zip(read, arrays, strict=True):
-            stored = gs.Constant(f"{tensor.name}/stored", np.ascontiguousarray(array))
+            stored = gs.Constant(model.fresh(f"{tensor.name}/stored"), np.ascontiguousarray(array))
             for node in [n for n in tensor.outputs if n.name not in folded]:
                 for i, operand in enumerate(node.inputs):
                     if operand is tensor:
