@@ -161,7 +161,8 @@ class _Speller:
         output = self.node.output[0]
         integers = len(quantiser) == 2 and bool(quantiser[0])
         result = self.fresh("real") if integers else output
-        self.made.append(helper.make_node(op, list(operands), [result], self.node.name, **self.attributes))
+        results = [result, *self.node.output[1:]]
+        self.made.append(helper.make_node(op, list(operands), results, self.node.name, **self.attributes))
         if integers:
             name = self.fresh("QuantizeLinear")
             self.made.append(helper.make_node("QuantizeLinear", [result, *quantiser], [output], name))
