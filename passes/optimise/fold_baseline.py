@@ -127,4 +127,10 @@ def _computed(proto: ModelProto, *, slowly: bool) -> list[Array]:
         if not slowly:
             raise
         return [np.asarray(v) for v in ReferenceEvaluator(proto).run(None, {})]
-    return [np.asarray(v) for v in session.run(None, {})]
+    try:
+        return [np.asarray(v) for v in session.run(None, {})]
+    except Exception as error:  # ONNX Runtime's errors have no common base but this one
+        raise OnnxplainError(
+            f"ONNX Runtime cannot compute the baseline's activations: {str(error).splitlines()[0]}\n"
+            "  Choose another baseline, or fold_baseline=no."
+        ) from None
