@@ -47,7 +47,9 @@ class Emitter:
             self.remember(node)
 
     def remember(self, node: gs.Node) -> None:
-        """Return this node's outputs where an equal one is emitted."""
+        """Return this node's outputs where an equal one is emitted, and all of them are there."""
+        if any(t.is_empty() for t in node.outputs):
+            return
         key = _key(node.op, node.domain, node.inputs, node.attrs, len(node.outputs))
         self._emitted.setdefault(key, tuple(node.outputs))
 

@@ -80,6 +80,9 @@ class Model:
     def of(source: Source) -> Model:
         """Import a source whose proto has been through the proto-level passes."""
         graph = gs.import_onnx(source.proto)
+        for node in graph.nodes:
+            while node.outputs and node.outputs[-1].is_empty():
+                node.outputs.pop()  # left out, which is also said by saying nothing
         return Model(
             graph=graph,
             weights=source.weights,

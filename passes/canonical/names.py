@@ -14,7 +14,7 @@ class NameNodes(Pass[Source]):
         taken: set[str] = set()
         changed = 0
         for node in source.proto.graph.node:
-            base = node.name or (node.output[0] if node.output else node.op_type)
+            base = node.name or next(filter(None, node.output), node.op_type)
             name = unique(base, taken)
             if name != node.name:
                 node.name = name

@@ -39,6 +39,13 @@ def test_nodes_without_names_get_one_and_equal_names_are_told_apart() -> None:
     assert [list(node.output) for node in named.graph.node] == [["a"], ["b"], ["c"], ["y"]]
 
 
+def test_a_node_is_named_for_the_first_result_that_is_there() -> None:
+    model = net("g (float[2] x) => (float[2] y) { a = Relu(x) y = Neg(a) }")
+    model.graph.node[1].output[:] = ["", "y"]
+    model.graph.node.add(op_type="Print", input=["y"], output=[""])
+    assert [node.name for node in applied(NameNodes(), model)[0].graph.node] == ["a", "y", "Print"]
+
+
 def test_good_names_are_kept() -> None:
     model = net("g (float[2] x) => (float[2] y) { a = Relu(x) y = Neg(a) }")
     for node, name in zip(model.graph.node, ("/layer.0/relu", "out"), strict=True):
