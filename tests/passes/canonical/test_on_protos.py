@@ -229,3 +229,30 @@ def test_a_window_that_its_operand_cannot_hold_is_refused() -> None:
         "the given ModelProto is broken: node 'pool' (MaxPool) would return a tensor of sizes ['N', 2, -3, 3].\n"
         "  Its operand is smaller than its window: export the model for larger inputs."
     )
+
+
+ONE_NAME = """g (float[N,3] x) => (float[N,3] y) <bool c = {1}> {
+    z = If(c) <then_branch = yes () => (float[N,3] p) { s = Shape(x) p = Reshape(x, s) },
+               else_branch = no () => (float[N,3] q) { s = Shape(x) n = Neg(x) q = Reshape(n, s) }>
+    y = Mul(z, z) }"""
+CONVERTED = """g (float[N,3] x) => (float[N,3] y) <bool c = {1}> {
+    z = If(c) <then_branch = yes () => (float[N,3] p) { p = Softmax<axis = 1>(x) },
+               else_branch = no () => (float[N,3] q) { q = Softmax<axis = 1>(x) }>
+    y = Log(z) }"""
+
+
+def test_branches_may_use_one_name_for_a_shape() -> None:
+    """ONNX's propagation of values takes the second for the first once more."""
+    x = np.array([[1, -2, 3]], np.float32)
+    returned = run(compile_model(net(ONE_NAME), target=1), x)
+    np.testing.assert_array_equal(returned["y"], [[1, 4, 9]])
+    np.testing.assert_array_equal(returned["attribution"], [[0, -4, 0]])
+
+
+def test_branches_that_onnx_converts_alike_are_read() -> None:
+    """Its converter writes the same names for the softmax of each."""
+    x = np.array([[1, -2, 3]], np.float32)
+    returned = run(compile_model(net(CONVERTED, 12, 8), target=1), x)
+    shares = np.exp(x.astype(np.float64)) / np.exp(x.astype(np.float64)).sum()
+    np.testing.assert_allclose(returned["y"], np.log(shares), rtol=1e-5)
+    np.testing.assert_allclose(returned["attribution"], [[0, 1, 0]] - shares, rtol=1e-5)
