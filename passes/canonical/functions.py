@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import onnx
-from onnx import FunctionProto, NodeProto, inliner
+from onnx import FunctionProto, ModelProto, NodeProto, inliner
 
 from onnxplain.errors import UnsupportedModel
 from onnxplain.ir.load import Source
@@ -22,15 +22,17 @@ class InlineFunctions(Pass[Source]):
     def run(self, source: Source) -> Report:
         proto = source.proto
         count = len(proto.functions)
+        _keep(proto, _reached(proto))
+        for function in proto.functions:
+            _agree_on_opsets(proto, function)
         while proto.functions:
             inner = {_callee(node) for f in proto.functions for node in _nodes(f.node) if _callee(node) != _name(f)}
             # Where none is outermost they call each other in a circle, which ONNX's inliner refuses.
             outer = [f for f in proto.functions if _name(f) not in inner] or list(proto.functions)
-            _prepare(source, outer)
-            inlined = inliner.inline_selected_functions(proto, sorted({_name(f) for f in outer}))
-            kept = [f for f in inlined.functions if _name(f) in inner]
-            del inlined.functions[:]
-            inlined.functions.extend(kept)
+            _state_defaults(proto, outer)
+            done = {_name(f) for f in outer}
+            inlined = inliner.inline_selected_functions(proto, sorted(done))
+            _keep(inlined, [f for f in inlined.functions if _name(f) not in done])
             proto.CopyFrom(inlined)
         return Report(count)
 
@@ -38,39 +40,54 @@ class InlineFunctions(Pass[Source]):
         assert not source.proto.functions
 
 
-def _prepare(source: Source, functions: Iterable[FunctionProto]) -> None:
-    """Write down what ONNX's inliner does not see to, wherever the graph calls one of the functions."""
+def _reached(model: ModelProto) -> list[FunctionProto]:
+    """The functions that are called, by the graph or by others that are."""
+    known: dict[tuple[str, str], list[FunctionProto]] = {}
+    for function in model.functions:
+        known.setdefault(_name(function), []).append(function)
+    reached: list[FunctionProto] = []
+    waiting: list[Iterable[NodeProto]] = [model.graph.node]
+    while waiting:
+        for node in _nodes(waiting.pop()):
+            called = known.pop(_callee(node), [])
+            reached += called
+            waiting += [function.node for function in called]
+    return reached
+
+
+def _keep(model: ModelProto, functions: Iterable[FunctionProto]) -> None:
+    kept = list(functions)
+    del model.functions[:]
+    model.functions.extend(kept)
+
+
+def _state_defaults(model: ModelProto, functions: Iterable[FunctionProto]) -> None:
+    """Give calls in the graph the attributes that they leave at a function's defaults, which ONNX's inliner ignores."""
     called = {(*_name(f), f.overload): f for f in functions}
-    for node in list(_nodes(source.proto.graph.node)):
+    for node in _nodes(model.graph.node):
         function = called.get((*_callee(node), node.overload))
         if function is not None:
-            _state_defaults(node, function)
-            _agree_on_opsets(source, node, function)
+            given = {attribute.name for attribute in node.attribute}
+            node.attribute.extend(default for default in function.attribute_proto if default.name not in given)
 
 
-def _state_defaults(call: NodeProto, function: FunctionProto) -> None:
-    """Give a call the attributes that it leaves at the function's defaults: the inliner takes those for none."""
-    given = {attribute.name for attribute in call.attribute}
-    call.attribute.extend(default for default in function.attribute_proto if default.name not in given)
-
-
-def _agree_on_opsets(source: Source, call: NodeProto, function: FunctionProto) -> None:
-    """Let function and model import the same opsets: the inliner leaves the calls of others, and copies no imports.
+def _agree_on_opsets(model: ModelProto, function: FunctionProto) -> None:
+    """Let function and model import the same opsets: the inliner refuses to mix them, and copies no imports.
 
     Raises: UnsupportedModel if one of the function's operators is not the same in both.
     """
-    versions = {entry.domain: entry.version for entry in source.proto.opset_import}
+    versions = {entry.domain: entry.version for entry in model.opset_import}
     for entry in function.opset_import:
         if entry.domain not in versions:
-            source.proto.opset_import.append(entry)
+            model.opset_import.append(entry)
             continue
         have, want = entry.version, versions[entry.domain]
         changed = next((n for n in _nodes(function.node) if _changes(n, entry.domain, have, want)), None)
         if changed is not None:
             domain = f" of domain {entry.domain!r}" if entry.domain else ""
             raise UnsupportedModel(
-                f"the function {function.name!r} (node {call.name!r}) is written in opset {have}{domain} and the model "
-                f"in {want}, and its {changed.op_type!r} is not the same in both.\n"
+                f"the function {function.name!r} is written in opset {have}{domain} and the model in {want}, and its "
+                f"{changed.op_type!r} is not the same in both.\n"
                 "  Export the model with one opset for all, or with its functions inlined."
             )
         entry.version = want

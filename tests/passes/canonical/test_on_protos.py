@@ -121,6 +121,31 @@ def test_a_function_of_another_opset_is_inlined_where_its_operators_are_the_same
     np.testing.assert_array_equal(returned["attribution"], [[0.5, 0, 0]])
 
 
+def test_a_function_of_another_opset_may_be_called_by_another() -> None:
+    functions = """<domain: "own", opset_import: ["": 18]> Leaky (v) => (w) { w = LeakyRelu<alpha = 0.5>(v) }
+        <domain: "own", opset_import: ["": 20, "own": 1]> Outer (v) => (w) { w = own.Leaky(v) }"""
+    returned = run(compile_model(with_functions("y = own.Outer(x)", functions), target=0), np.float32([[-1, 2, -3]]))
+    np.testing.assert_array_equal(returned["y"], [[-0.5, 2, -1.5]])
+
+
+def test_a_function_that_is_not_called_may_be_of_any_opset() -> None:
+    functions = """<domain: "own", opset_import: ["": 12]> Shares (v) => (w) { w = Softmax<axis = 1>(v) }"""
+    returned = run(compile_model(with_functions("y = Relu(x)", functions), target=1), np.float32([[-1, 2, -3]]))
+    np.testing.assert_array_equal(returned["y"], [[0, 2, 0]])
+
+
+OVERLOADED = """<domain: "own", overload: "half", opset_import: ["": 20]>
+    Leaky <a: float = 0.5>(v) => (w) { w = LeakyRelu<alpha: float = @a>(v) }
+    <domain: "own", overload: "quarter", opset_import: ["": 20]>
+    Leaky <a: float = 0.25>(v) => (w) { w = LeakyRelu<alpha: float = @a>(v) }"""
+
+
+def test_a_function_has_the_defaults_of_its_overload() -> None:
+    model = with_functions("h = own.Leaky:half(x) y = own.Leaky:quarter(h)", OVERLOADED)
+    returned = run(compile_model(model, target=0), np.float32([[-1, 2, -3]]))
+    np.testing.assert_array_equal(returned["y"], [[-0.125, 2, -0.375]])
+
+
 def test_an_opset_that_functions_alone_import_is_the_models() -> None:
     model = with_functions("y = own.Leaky(x)", LEAKY)
     del model.opset_import[0]
@@ -134,8 +159,8 @@ def test_a_function_of_another_opset_is_refused_where_an_operator_changed() -> N
     with pytest.raises(UnsupportedModel) as caught:
         compile_model(model)
     assert str(caught.value) == (
-        "the function 'Shares' (node 'y') is written in opset 12 and the model in 20, and its 'Softmax' is not the "
-        "same in both.\n  Export the model with one opset for all, or with its functions inlined."
+        "the function 'Shares' is written in opset 12 and the model in 20, and its 'Softmax' is not the same in "
+        "both.\n  Export the model with one opset for all, or with its functions inlined."
     )
 
 
