@@ -12,9 +12,9 @@ from onnxplain import interface
 from onnxplain.errors import UnsupportedModel, UsageError
 from onnxplain.interface import Metadata, Names
 from onnxplain.ir.builder import Builder
-from onnxplain.ir.emitter import tensor_names
 from onnxplain.ir.layout import Layout, layout_of, refuse_other_count
 from onnxplain.ir.model import Model
+from onnxplain.ir.names import tensor_names
 from onnxplain.ir.value import Dim, Value
 from onnxplain.passes.canonical.inputs import select_input
 from onnxplain.passes.canonical.remarks import refuse_decision, remark_on

@@ -293,15 +293,15 @@ class Builder(Emitter):
 
         Returns: the last state.
         """
-        names = [self._unique(f"{self._scope}/Loop/{role}") for role in ("i", "go", *("state" for _ in first))]
+        names = [self.model.fresh(f"{self._scope}/Loop/{role}") for role in ("i", "go", *("state" for _ in first))]
         counter = gs.Variable(names[0], np.dtype(np.int64), [])
         go = gs.Variable(names[1], np.dtype(np.bool_), [])
         state = [gs.Variable(n, v.tensor.dtype, v.tensor.shape) for n, v in zip(names[2:], first, strict=True)]
         with self.body() as nodes:
             results = step(self.wrap(counter), [self.wrap(t) for t in state])
-            outputs = [self.publish(v, self._unique(f"{v.name}/next")).tensor for v in (self.wrap(go), *results)]
+            outputs = [self.publish(v, self.model.fresh(f"{v.name}/next")).tensor for v in (self.wrap(go), *results)]
         body = gs.Graph(nodes, [counter, go, *state], outputs, name=f"{self._scope}/body", opset=self.opset)
-        last = [gs.Variable(self._unique(f"{self._scope}/Loop"), v.tensor.dtype, v.tensor.shape) for v in results]
+        last = [gs.Variable(self.model.fresh(f"{self._scope}/Loop"), v.tensor.dtype, v.tensor.shape) for v in results]
         operands = [self.constant(np.int64(times)), self.constant(np.bool_(True)), *first]
         self._nodes.append(gs.Node("Loop", last[0].name, {"body": body}, [v.tensor for v in operands], last))
         return [self.wrap(t) for t in last]

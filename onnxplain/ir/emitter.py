@@ -43,12 +43,13 @@ class Emitter:
         self._nodes: list[gs.Node] = self.graph.nodes
         self._constants: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
         self._emitted: MutableMapping[object, tuple[gs.Tensor, ...]] = {}
-        self._taken = tensor_names(self.graph) | _node_names(self.graph)
         for node in self.graph.nodes:
             self.remember(node)
 
     def remember(self, node: gs.Node) -> None:
-        """Return this node's outputs where an equal one is emitted."""
+        """Return this node's outputs where an equal one is emitted, and all of them are there."""
+        if any(t.is_empty() for t in node.outputs):
+            return
         key = _key(node.op, node.domain, node.inputs, node.attrs, len(node.outputs))
         self._emitted.setdefault(key, tuple(node.outputs))
 
@@ -88,7 +89,7 @@ class Emitter:
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._constants:
             self._constants[key] = self.wrap(
-                gs.Constant(self._unique(f"{PREFIX}/constant"), np.ascontiguousarray(array).reshape(array.shape))
+                gs.Constant(self.model.fresh(f"{PREFIX}/constant"), np.ascontiguousarray(array).reshape(array.shape))
             )
         return self._constants[key]
 
@@ -117,7 +118,7 @@ class Emitter:
         """A new input of the graph."""
         tensor = gs.Variable(name, dtype, list(shape))
         self.graph.inputs.append(tensor)
-        self._taken.add(name)
+        self.model.taken.add(name)
         return self.wrap(tensor)
 
     def publish(self, value: Value, name: str) -> Value:
@@ -127,12 +128,12 @@ class Emitter:
         """
         node = gs.Node(
             "Identity",
-            self._unique(f"{PREFIX}/{name}"),
+            self.model.fresh(f"{PREFIX}/{name}"),
             {},
             [value.tensor],
             [gs.Variable(name, value.tensor.dtype, value.tensor.shape)],
         )
-        self._taken.add(name)
+        self.model.taken.add(name)
         self._nodes.append(node)
         return self.wrap(node.outputs[0])
 
@@ -141,7 +142,7 @@ class Emitter:
 
         A sum of one: runtimes fold it, and unlike an Identity they do not take it out before.
         """
-        name = self._unique(f"{self._scope}/Sum")
+        name = self.model.fresh(f"{self._scope}/Sum")
         node = gs.Node("Sum", name, {}, [value.tensor], [gs.Variable(name, value.tensor.dtype, value.tensor.shape)])
         self._nodes.append(node)
         return self.wrap(node.outputs[0])
@@ -149,7 +150,7 @@ class Emitter:
     def _emit(
         self, op_type: str, domain: str | None, operands: list[gs.Tensor], attrs: dict[str, Any], outputs: int
     ) -> tuple[gs.Tensor, ...]:
-        name = self._unique(f"{self._scope}/{op_type}")
+        name = self.model.fresh(f"{self._scope}/{op_type}")
         names = [name] if outputs == 1 else [f"{name}:{i}" for i in range(outputs)]
         node = gs.Node(op_type, name, attrs, operands, [gs.Variable(n) for n in names], domain=domain)
         proto = OnnxExporter.export_node(node)
@@ -173,14 +174,6 @@ class Emitter:
         # What is emitted comes on top of what the file holds: a large result is left for the runtime to fold.
         return results if results and sum(r.size for r in results) <= STORE_UP_TO else None
 
-    def _unique(self, name: str) -> str:
-        candidate, count = name, 0
-        while candidate in self._taken:
-            count += 1
-            candidate = f"{name}_{count}"
-        self._taken.add(candidate)
-        return candidate
-
 
 def _forget_last_reader(node: gs.Node, operands: Sequence[gs.Tensor]) -> None:
     """Undo that a node was made: it is the last of each operand's readers.
@@ -190,22 +183,6 @@ def _forget_last_reader(node: gs.Node, operands: Sequence[gs.Tensor]) -> None:
     list.clear(node.inputs)
     for tensor in operands:
         list.pop(tensor.outputs)
-
-
-def tensor_names(graph: gs.Graph) -> set[str]:
-    """Every name of a tensor in the graph, and in branches and bodies, which ONNX does not let bear it once more."""
-    names = {t.name for t in (*graph.inputs, *graph.outputs)}
-    for node in graph.nodes:
-        names.update(t.name for t in (*node.inputs, *node.outputs))
-        for body in node.subgraphs():
-            names |= tensor_names(body)
-    return names
-
-
-def _node_names(graph: gs.Graph) -> set[str]:
-    """Every name of a node in the graph, and in branches and bodies."""
-    names = {node.name for node in graph.nodes}
-    return names.union(*(_node_names(body) for node in graph.nodes for body in node.subgraphs()))
 
 
 def _plain(value: Any) -> Any:

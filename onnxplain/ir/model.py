@@ -10,6 +10,7 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from onnxplain.ir.load import Source
+from onnxplain.ir.names import node_names, tensor_names, unique
 from onnxplain.ir.weights import WeightStore
 
 # graphsurgeon logs to the terminal, and a compiler's only words are its own.
@@ -60,6 +61,7 @@ class Model:
     Invariants after the canonical passes: nodes are in topological order and have unique names; every tensor on the
     way from an input to an output has a dtype and a rank. `outputs` are the model's own, as it declared them. `left`
     says of nodes that a pass would have spelled out, by name, why it could not; `remarks` are for whoever asked.
+    `taken` are all names of tensors and nodes.
     """
 
     graph: gs.Graph
@@ -69,20 +71,30 @@ class Model:
     name: str
     external: bool
     outputs: tuple[onnx.ValueInfoProto, ...]
+    taken: set[str]
     left: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+
+    def fresh(self, name: str) -> str:
+        """A name for what is added: this one, or one like it where a tensor or a node bears it, or did."""
+        return unique(name, self.taken)
 
     @staticmethod
     def of(source: Source) -> Model:
         """Import a source whose proto has been through the proto-level passes."""
+        graph = gs.import_onnx(source.proto)
+        for node in graph.nodes:
+            while node.outputs and node.outputs[-1].is_empty():
+                node.outputs.pop()  # left out, which is also said by saying nothing
         return Model(
-            graph=gs.import_onnx(source.proto),
+            graph=graph,
             weights=source.weights,
             notes=Notes.of(source.proto),
             sha256=source.sha256,
             name=source.name,
             external=source.external,
             outputs=source.outputs,
+            taken=tensor_names(graph) | node_names(graph),
         )
 
     def place_of(self, node: gs.Node) -> int:

@@ -53,15 +53,15 @@ def _grid(sizes: list[int], corners: bool) -> Array:
 def _multiply(model: Model, node: gs.Node, grid: Array) -> None:
     theta, y, name = node.inputs[0], node.outputs[0], node.name
     batch, *sizes, axes = y.shape
-    places = gs.Constant(f"{name}/places", grid.astype(theta.dtype))
-    target = gs.Constant(f"{name}/sizes", np.asarray([0, *sizes, axes], np.int64))
-    turned = gs.Variable(f"{name}/turned", theta.dtype, [batch, axes + 1, axes])
-    rows = gs.Variable(f"{name}/rows", theta.dtype, [batch, len(grid), axes])
+    places = gs.Constant(model.fresh(f"{name}/places"), grid.astype(theta.dtype))
+    target = gs.Constant(model.fresh(f"{name}/sizes"), np.asarray([0, *sizes, axes], np.int64))
+    turned = gs.Variable(model.fresh(f"{name}/turned"), theta.dtype, [batch, axes + 1, axes])
+    rows = gs.Variable(model.fresh(f"{name}/rows"), theta.dtype, [batch, len(grid), axes])
     at = model.place_of(node)
     node.inputs.clear()
     node.outputs.clear()
     model.graph.nodes[at : at + 1] = [
-        gs.Node("Transpose", f"{name}/turn", {"perm": [0, 2, 1]}, [theta], [turned]),
+        gs.Node("Transpose", model.fresh(f"{name}/turn"), {"perm": [0, 2, 1]}, [theta], [turned]),
         gs.Node("MatMul", name, {}, [places, turned], [rows]),
-        gs.Node("Reshape", f"{name}/grid", {}, [rows, target], [y]),
+        gs.Node("Reshape", model.fresh(f"{name}/grid"), {}, [rows, target], [y]),
     ]

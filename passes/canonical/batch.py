@@ -30,6 +30,7 @@ class FreeBatch(Pass[Model]):
                 continue
             # With allowzero a 0 would mean that there is nothing.
             node.attrs.pop("allowzero", None)
-            node.inputs[1] = gs.Constant(f"{node.name}/kept", np.concatenate([[0], target[1:]]).astype(np.int64))
+            kept = np.concatenate([[0], target[1:]]).astype(np.int64)
+            node.inputs[1] = gs.Constant(model.fresh(f"{node.name}/kept"), kept)
             changed += 1
         return Report(changed, tuple(refusals))

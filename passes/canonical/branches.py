@@ -45,11 +45,11 @@ def _taken(model: Model, node: gs.Node) -> list[gs.Node]:
     """The nodes of the branch that the condition chooses, under names of their own, giving what the If gave."""
     condition = bool(model.weights.array(node.inputs[0]).ravel()[0])
     branch = node.attrs["then_branch" if condition else "else_branch"]
-    _rename(branch, node.name)
+    _rename(model, branch, node.name)
     nodes = list(branch.nodes)
     made = [t for inner in nodes for t in inner.outputs]
     for inner, outer in zip(list(branch.outputs), list(node.outputs), strict=True):
-        given = gs.Node("Identity", f"{node.name}/{outer.name}", {}, [inner], [])
+        given = gs.Node("Identity", model.fresh(f"{node.name}/{outer.name}"), {}, [inner], [])
         outer.inputs.clear()
         given.outputs.append(outer)
         # The sizes that a branch declares are not to be trusted; they are inferred next.
@@ -60,9 +60,11 @@ def _taken(model: Model, node: gs.Node) -> list[gs.Node]:
     return nodes
 
 
-def _rename(branch: gs.Graph, prefix: str) -> None:
+def _rename(model: Model, branch: gs.Graph, prefix: str) -> None:
+    renamed: set[int] = set()
     for index, inner in enumerate(branch.nodes):
-        inner.name = f"{prefix}/{index}/{inner.name or inner.op}"
+        inner.name = model.fresh(f"{prefix}/{index}/{inner.name or inner.op}")
         for tensor in (*inner.outputs, *(t for t in inner.inputs if isinstance(t, gs.Constant))):
-            if not tensor.is_empty() and not tensor.name.startswith(f"{prefix}/"):
-                tensor.name = f"{prefix}/{tensor.name}"
+            if not tensor.is_empty() and id(tensor) not in renamed:
+                tensor.name = model.fresh(f"{prefix}/{tensor.name}")
+                renamed.add(id(tensor))

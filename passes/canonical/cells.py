@@ -58,7 +58,7 @@ class Cell:
         return Dense(g, weights, self.stored(g, f"{role} bias", self.wb[rows] + self.rb[rows]), w.shape[1])
 
     def stored(self, g: Builder, role: str, array: Array) -> Value:
-        return g.wrap(gs.Constant(f"{self.name}/{role}", np.ascontiguousarray(array)))
+        return g.wrap(gs.Constant(g.model.fresh(f"{self.name}/{role}"), np.ascontiguousarray(array)))
 
     def activate(self, g: Builder, which: int, x: Value) -> Value:
         """Activation number `which` of x."""

@@ -26,14 +26,14 @@ class SplitGemm(Pass[Model]):
 
 def _split(model: Model, node: gs.Node) -> None:
     y, c, beta = node.outputs[0], node.inputs.pop(2), node.attrs.pop("beta", 1.0)
-    product = gs.Variable(f"{node.name}/product", y.dtype, y.shape)
+    product = gs.Variable(model.fresh(f"{node.name}/product"), y.dtype, y.shape)
     node.outputs[0] = product
     added = []
     if beta != 1.0:
-        scaled = gs.Variable(f"{node.name}/scaled", y.dtype, c.shape)
-        factor = gs.Constant(f"{node.name}/beta", np.asarray(beta, y.dtype))
-        added.append(gs.Node("Mul", f"{node.name}/scale", {}, [c, factor], [scaled]))
+        scaled = gs.Variable(model.fresh(f"{node.name}/scaled"), y.dtype, c.shape)
+        factor = gs.Constant(model.fresh(f"{node.name}/beta"), np.asarray(beta, y.dtype))
+        added.append(gs.Node("Mul", model.fresh(f"{node.name}/scale"), {}, [c, factor], [scaled]))
         c = scaled
-    added.append(gs.Node("Add", f"{node.name}/add", {}, [product, c], [y]))
+    added.append(gs.Node("Add", model.fresh(f"{node.name}/add"), {}, [product, c], [y]))
     behind = model.place_of(node) + 1
     model.graph.nodes[behind:behind] = added

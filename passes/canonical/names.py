@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnxplain.ir.load import Source
+from onnxplain.ir.names import unique
 from onnxplain.passes.base import Pass, Report
 
 
@@ -13,12 +14,8 @@ class NameNodes(Pass[Source]):
         taken: set[str] = set()
         changed = 0
         for node in source.proto.graph.node:
-            base = node.name or (node.output[0] if node.output else node.op_type)
-            name, count = base, 0
-            while name in taken:
-                count += 1
-                name = f"{base}_{count}"
-            taken.add(name)
+            base = node.name or next(filter(None, node.output), node.op_type)
+            name = unique(base, taken)
             if name != node.name:
                 node.name = name
                 changed += 1

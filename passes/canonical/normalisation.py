@@ -136,8 +136,8 @@ def _fold_backward(model: Model, node: gs.Node, affine: ChannelAffine) -> str | 
     scale, shift = (np.broadcast_to(v, (channels,)) for v in (affine.scale, affine.shift))
     b = _bias(model, layer, channels)
     if b is None:
-        return f"the bias of {layer.name!r} is no vector"
-    _set_weights(layer, _scaled_outputs(layer, w, axis, scale), b * scale + shift, w.dtype)
+        return f"the bias of {layer.name!r} is no vector over its channels"
+    _set_weights(model, layer, _scaled_outputs(layer, w, axis, scale), b * scale + shift, w.dtype)
     _bypass(node, layer)
     return None
 
@@ -147,7 +147,7 @@ def _merge(model: Model, node: gs.Node, norm: gs.Node, affine: ChannelAffine) ->
     for index, role, shift in ((1, "scale", 0.0), (2, "shift", affine.shift)):
         before = model.weights.array(norm.inputs[index])
         merged = (before * affine.scale + shift).astype(before.dtype)
-        norm.inputs[index] = gs.Constant(f"{node.outputs[0].name}/merged {role}", merged)
+        norm.inputs[index] = gs.Constant(model.fresh(f"{node.outputs[0].name}/merged {role}"), merged)
     _bypass(node, norm)
     return None
 
@@ -174,14 +174,14 @@ def _fold_forward(model: Model, node: gs.Node, affine: ChannelAffine) -> str | N
         return f"the padding of {layer.name!r} depends on sizes known only at run time"
     b = _bias(model, layer, _channels(layer, w))
     if b is None:
-        return f"the bias of {layer.name!r} is no vector"
+        return f"the bias of {layer.name!r} is no vector over its channels"
     if uneven:
         _add_shift_map(model, layer, shift, spatial)
         shift = np.zeros_like(shift)
     if np.any(shift):
         others = tuple(a for a in range(w.ndim) if a != _output_axis(layer, w.ndim))
         b = b + _of_inputs(layer, w, shift).sum(axis=others) * layer.attrs.get("alpha", 1.0)
-    _set_weights(layer, _of_inputs(layer, w, affine.scale), b, w.dtype)
+    _set_weights(model, layer, _of_inputs(layer, w, affine.scale), b, w.dtype)
     layer.inputs[0] = node.inputs[0]
     node.outputs.clear()
     node.inputs.clear()
@@ -203,15 +203,16 @@ def _add_shift_map(model: Model, layer: gs.Node, shift: Array, spatial: list[int
     dtype = layer.inputs[0].dtype
     image = np.broadcast_to(shift.reshape(1, -1, *([1] * len(spatial))), (1, len(shift), *spatial)).astype(dtype)
     output = layer.outputs[0]
-    moved = gs.Variable(f"{layer.name}/without shift", output.dtype, output.shape)
-    seen = gs.Variable(f"{layer.name}/shift", output.dtype, [1, *list(output.shape)[1:]])
-    constant = gs.Constant(f"{layer.name}/shift image", image)
+    name = model.fresh(f"{layer.name}/shift")
+    moved = gs.Variable(model.fresh(f"{layer.name}/without shift"), output.dtype, output.shape)
+    seen = gs.Variable(name, output.dtype, [1, *list(output.shape)[1:]])
+    constant = gs.Constant(model.fresh(f"{layer.name}/shift image"), image)
     attrs = dict(layer.attrs)
     layer.outputs[0] = moved
     behind = model.place_of(layer) + 1
     model.graph.nodes[behind:behind] = [
-        gs.Node(layer.op, f"{layer.name}/shift", attrs, [constant, layer.inputs[1]], [seen]),
-        gs.Node("Add", f"{layer.name}/add shift", {}, [moved, seen], [output]),
+        gs.Node(layer.op, name, attrs, [constant, layer.inputs[1]], [seen]),
+        gs.Node("Add", model.fresh(f"{layer.name}/add shift"), {}, [moved, seen], [output]),
     ]
 
 
@@ -244,15 +245,17 @@ def _scaled_outputs(layer: gs.Node, w: Array, axis: int, scale: Array) -> Array:
 
 
 def _bias(model: Model, layer: gs.Node, channels: int) -> Array | None:
+    """One number for each output channel; None where it is a Gemm's and differs from row to row."""
     if len(layer.inputs) < 3 or layer.inputs[2].is_empty():
         return np.zeros(channels)
     b = model.weights.array(layer.inputs[2]).astype(np.float64) * layer.attrs.get("beta", 1.0)
-    return np.broadcast_to(b.reshape(-1), (channels,)).copy() if b.size in (1, channels) else None
+    along = b.size == 1 or (b.size == channels and b.shape[-1] == channels)
+    return np.broadcast_to(b.reshape(-1), (channels,)).copy() if along else None
 
 
-def _set_weights(layer: gs.Node, w: Array, b: Array, dtype: np.dtype[np.generic]) -> None:
-    layer.inputs[1] = gs.Constant(f"{layer.outputs[0].name}/folded weight", w.astype(dtype))
-    bias = gs.Constant(f"{layer.outputs[0].name}/folded bias", b.astype(dtype))
+def _set_weights(model: Model, layer: gs.Node, w: Array, b: Array, dtype: np.dtype[np.generic]) -> None:
+    layer.inputs[1] = gs.Constant(model.fresh(f"{layer.outputs[0].name}/folded weight"), w.astype(dtype))
+    bias = gs.Constant(model.fresh(f"{layer.outputs[0].name}/folded bias"), b.astype(dtype))
     if layer.op == "MatMul":
         layer.op = "Gemm"
     if layer.op == "Gemm":

@@ -10,6 +10,7 @@ from onnx import helper, shape_inference, version_converter
 
 from onnxplain.errors import UnsupportedModel, enumerated
 from onnxplain.ir.load import Source
+from onnxplain.ir.names import names_in, unique
 from onnxplain.ir.subgraphs import every_graph, every_node
 from onnxplain.passes.base import Pass, Report
 from onnxplain.passes.canonical import upsampling
@@ -79,6 +80,7 @@ _BOUNDS = {"Clip": (1, 2), "Pad": (2,)}
 
 def _bounds_like_operands(model: onnx.ModelProto) -> None:
     """Bounds of the operand's type: the converter leaves them float32, which no operator takes beside halves."""
+    taken = names_in(model.graph)
     for graph in every_graph(model.graph):
         nodes = list(graph.node)
         if not any(node.op_type in _BOUNDS for node in nodes):
@@ -87,7 +89,7 @@ def _bounds_like_operands(model: onnx.ModelProto) -> None:
         for node in nodes:
             for i in _BOUNDS.get(node.op_type, ()) if not node.domain else ():
                 if i < len(node.input) and node.input[i]:
-                    name = f"{node.output[0]}/{node.input[i]}"
+                    name = unique(f"{node.output[0]}/{node.input[i]}", taken)
                     graph.node.append(helper.make_node("CastLike", [node.input[i], node.input[0]], [name]))
                     node.input[i] = name
             graph.node.append(node)

@@ -64,7 +64,7 @@ def _on_every_axis(model: Model, node: gs.Node) -> int:
     amounts, at = model.weights.array(pads).reshape(2, -1), model.weights.array(axes).astype(np.int64)
     every = np.zeros((2, len(shape)), np.int64)
     every[:, at] = amounts
-    node.inputs[1] = gs.Constant(f"{node.name}/every axis", every.ravel())
+    node.inputs[1] = gs.Constant(model.fresh(f"{node.name}/every axis"), every.ravel())
     node.inputs.pop(3)
     if node.inputs[-1].is_empty():
         node.inputs.pop(2)
@@ -106,10 +106,11 @@ def _cut(model: Model, node: gs.Node, ends: list[int]) -> None:
     x = node.inputs[0]
     axes = [axis for axis, end in enumerate(ends, 2) if end < 0]
     bounds = {"starts": [0] * len(axes), "ends": [ends[axis - 2] for axis in axes], "axes": axes}
-    constants = [gs.Constant(f"{node.name}/cut/{name}", np.asarray(v, np.int64)) for name, v in bounds.items()]
+    cut = model.fresh(f"{node.name}/cut")
+    constants = [gs.Constant(model.fresh(f"{cut}/{name}"), np.asarray(v, np.int64)) for name, v in bounds.items()]
     shape = [size + min(ends[axis - 2], 0) if axis > 1 else size for axis, size in enumerate(x.shape)]
-    part = gs.Variable(f"{node.name}/cut", x.dtype, shape)
-    model.graph.nodes.insert(model.place_of(node), gs.Node("Slice", f"{node.name}/cut", {}, [x, *constants], [part]))
+    part = gs.Variable(cut, x.dtype, shape)
+    model.graph.nodes.insert(model.place_of(node), gs.Node("Slice", cut, {}, [x, *constants], [part]))
     node.inputs[0] = part
 
 

@@ -10,6 +10,7 @@ from onnx import NodeProto, helper, numpy_helper
 
 from onnxplain.errors import UnsupportedModel
 from onnxplain.ir.load import Source
+from onnxplain.ir.names import names_in, unique
 from onnxplain.ir.weights import Array
 from onnxplain.passes.base import Pass, Report
 from onnxplain.passes.canonical.opset import opset_of
@@ -46,15 +47,16 @@ class SpellOutQuantised(Pass[Source]):
         ):
             return Report()
         stored = {t.name: t for t in graph.initializer}
+        taken = names_in(graph)
         summed = _summed_exactly(graph)
         quantisers: dict[str, tuple[str, str]] = {}
         nodes: list[NodeProto] = []
         changed = 0
         for node in graph.node:
             if _is_quantised(node) and not (node.op_type in _INTEGER and node.output[0] in summed):
-                spelled = _Speller(source, stored, node).spelled()
+                spelled = _Speller(source, stored, taken, node).spelled()
             elif node.op_type in _MOVING and not node.domain and node.input[0] in quantisers:
-                speller = _Speller(source, stored, node)
+                speller = _Speller(source, stored, taken, node)
                 scale = quantisers[node.input[0]]
                 spelled = speller.ending(
                     node.op_type, [speller.real(node.input[0], scale[0], scale[1]), *node.input[1:]], scale
@@ -92,10 +94,10 @@ def _is_by_axis(node: NodeProto, stored: dict[str, onnx.TensorProto]) -> bool:
 
 
 class _Speller:
-    """One node spelled out. `made` are the nodes so far."""
+    """One node spelled out. `made` are the nodes so far, `taken` the names that are not given again."""
 
-    def __init__(self, source: Source, stored: dict[str, onnx.TensorProto], node: NodeProto) -> None:
-        self.source, self.stored, self.node = source, stored, node
+    def __init__(self, source: Source, stored: dict[str, onnx.TensorProto], taken: set[str], node: NodeProto) -> None:
+        self.source, self.stored, self.taken, self.node = source, stored, taken, node
         self.made: list[NodeProto] = []
         self.attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute if a.name not in _NOT_PASSED}
 
@@ -146,9 +148,9 @@ class _Speller:
 
     def real(self, q: str, scale: str, zero: str, axis: int | None = None) -> str:
         """The tensor dequantised. Returns: its name."""
-        name = f"{self.node.name}/{len(self.made)}"
+        name = self.fresh(str(len(self.made)))
         given = [q, scale, *([zero] if zero else [])]
-        node = helper.make_node("DequantizeLinear", given, [name], f"{name}/DequantizeLinear")
+        node = helper.make_node("DequantizeLinear", given, [name], unique(f"{name}/DequantizeLinear", self.taken))
         if axis is not None and self.count(scale) > 1:
             node.attribute.append(helper.make_attribute("axis", axis))
         self.made.append(node)
@@ -158,12 +160,17 @@ class _Speller:
         """The nodes so far, then the operator and, where the result is of integers, the quantiser."""
         output = self.node.output[0]
         integers = len(quantiser) == 2 and bool(quantiser[0])
-        result = f"{self.node.name}/real" if integers else output
-        self.made.append(helper.make_node(op, list(operands), [result], self.node.name, **self.attributes))
+        result = self.fresh("real") if integers else output
+        results = [result, *self.node.output[1:]]
+        self.made.append(helper.make_node(op, list(operands), results, self.node.name, **self.attributes))
         if integers:
-            name = f"{self.node.name}/QuantizeLinear"
+            name = self.fresh("QuantizeLinear")
             self.made.append(helper.make_node("QuantizeLinear", [result, *quantiser], [output], name))
         return self.made
+
+    def fresh(self, role: str) -> str:
+        """A name for a part of the node."""
+        return unique(f"{self.node.name}/{role}", self.taken)
 
     def count(self, name: str) -> int:
         return int(self.numbers(name).size)
@@ -175,7 +182,7 @@ class _Speller:
 
     def store(self, role: str, values: Array) -> str:
         """The numbers as a weight. Returns: its name."""
-        name = f"{self.node.name}/{role}/{len(self.made)}"
+        name = self.fresh(f"{role}/{len(self.made)}")
         tensor = numpy_helper.from_array(values, name)
         self.source.proto.graph.initializer.append(tensor)
         self.stored[name] = tensor

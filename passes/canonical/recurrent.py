@@ -134,17 +134,18 @@ def _unroll(model: Model, layer: _Layer) -> None:
     nodes[:] = before
     g = Builder(model)
     results = _results(g, model, layer)
-    taken = {name for other in (*before, *behind) for name in (other.name, *(t.name for t in other.outputs))}
+    names: dict[str, str] = {}
     for made in nodes[at:]:
         for each in (made, *made.outputs):
-            bare = each.name.removeprefix(f"{PREFIX}/")
-            each.name = each.name if bare in taken else bare
+            if each.name not in names:
+                names[each.name] = model.fresh(each.name.removeprefix(f"{PREFIX}/"))
+            each.name = names[each.name]
     outputs = list(node.outputs)
     node.inputs.clear()
     node.outputs.clear()
     for i, (output, result) in enumerate(zip(outputs, results, strict=False)):
         if not output.is_empty():
-            nodes.append(gs.Node("Identity", f"{node.name}/{i}", {}, [result.tensor], [output]))
+            nodes.append(gs.Node("Identity", model.fresh(f"{node.name}/{i}"), {}, [result.tensor], [output]))
     nodes.extend(behind)
 
 

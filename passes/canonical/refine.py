@@ -31,7 +31,7 @@ class RefineShapes(Pass[Model]):
             if node.op in _SHAPED and not node.domain:
                 _name_sizes(model, node)
             if node.op == "Reshape" and not node.domain:
-                changed += _fix_target(node)
+                changed += _fix_target(model, node)
             elif node.op in ("Gather", "Slice") and (sizes := _known_sizes(model, node)):
                 changed += _fold_sizes(node, sizes)
                 continue
@@ -65,7 +65,7 @@ def _name_sizes(model: Model, node: gs.Node) -> None:
         output.shape = [_sharper(old, new) for old, new in zip(output.shape, target, strict=True)]
 
 
-def _fix_target(node: gs.Node) -> int:
+def _fix_target(model: Model, node: gs.Node) -> int:
     source, target, output = node.inputs[0], node.inputs[1], node.outputs[0]
     if source.shape is None or output.shape is None or 0 in source.shape:
         return 0
@@ -73,7 +73,7 @@ def _fix_target(node: gs.Node) -> int:
     if isinstance(target, gs.Constant) or sum(not isinstance(d, int) for d in output.shape) > 1:
         return 0
     sizes = np.asarray([d if isinstance(d, int) else -1 for d in output.shape], np.int64)
-    node.inputs[1] = gs.Constant(f"{node.name}/target", sizes)
+    node.inputs[1] = gs.Constant(model.fresh(f"{node.name}/target"), sizes)
     node.attrs.pop("allowzero", None)
     return 1
 

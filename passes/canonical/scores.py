@@ -77,7 +77,7 @@ def _refuse_unknown(scores: gs.Tensor, output: gs.Tensor) -> None:
     found: list[gs.Node] = []
     while waiting:
         for node in waiting.pop().inputs:
-            if not onnx.defs.has(node.op, node.domain or ""):
+            if node.domain or not onnx.defs.has(node.op):
                 found.insert(0, node)
             unknown = [t for t in node.inputs if t.shape is None and not t.is_empty() and t.name not in seen]
             waiting += unknown

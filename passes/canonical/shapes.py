@@ -26,20 +26,36 @@ class InferShapes(Pass[Source]):
         kept = _stand_in(source.proto)
         version = opset_of(source.proto)
         _import(source.proto, RIGHT_FROM if any(n.op_type in POOLS for n in source.proto.graph.node) else version)
-        values = not _counts_flags(source.proto.graph)
-        try:
-            inferred = shape_inference.infer_shapes(source.proto, check_type=True, strict_mode=True, data_prop=values)
-        except shape_inference.InferenceError as error:
-            raise BadModel(
-                f"{source.name} contradicts itself: {_first_reason(error)}.\n"
-                "  ONNX's shape inference refuses it. Check the model with onnx.checker, or export it again."
-            ) from None
+        inferred = _inferred(source)
         _refuse_negative(inferred.graph, source.name)
         source.proto.CopyFrom(inferred)
         _import(source.proto, version)
         for index, node in kept.items():
             source.proto.graph.node[index].CopyFrom(node)
         return Report(len(inferred.graph.value_info))
+
+
+def _inferred(source: Source) -> ModelProto:
+    """With the values of computed shapes, where ONNX's propagation of them is to be had.
+
+    It fails where the two branches of an If use one name for a shape, as they may, and ONNX's converter makes such.
+    Raises: BadModel where types and sizes alone do not fit.
+    """
+    try:
+        return _by_onnx(source.proto, values=not _counts_flags(source.proto.graph))
+    except shape_inference.InferenceError:
+        pass
+    try:
+        return _by_onnx(source.proto, values=False)
+    except shape_inference.InferenceError as error:
+        raise BadModel(
+            f"{source.name} contradicts itself: {_first_reason(error)}.\n"
+            "  ONNX's shape inference refuses it. Check the model with onnx.checker, or export it again."
+        ) from None
+
+
+def _by_onnx(proto: ModelProto, *, values: bool) -> ModelProto:
+    return shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=values)
 
 
 def _refuse_negative(graph: GraphProto, name: str) -> None:

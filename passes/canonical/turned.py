@@ -65,8 +65,8 @@ def _swap(model: Model, turn: gs.Node, add: gs.Node) -> None:
     rank = len(y.shape)
     perm = turn.attrs.get("perm", list(range(rank))[::-1])
     turned = b.reshape([1] * (rank - b.ndim) + list(b.shape)).transpose(np.argsort(perm))
-    constant = gs.Constant(f"{add.name}/turned back", np.ascontiguousarray(turned))
-    total = gs.Variable(f"{add.name}/sum", y.dtype, x.shape)
+    constant = gs.Constant(model.fresh(f"{add.name}/turned back"), np.ascontiguousarray(turned))
+    total = gs.Variable(model.fresh(f"{add.name}/sum"), y.dtype, x.shape)
     add.inputs = [constant if t is given else x for t in add.inputs]
     add.outputs = [total]
     turn.inputs, turn.outputs = [total], [y]

@@ -271,7 +271,8 @@ def _dense_pairs(s: Stacked) -> bool:
 
 def _dense(s: Stacked) -> Along:
     """Gemm: rows of the left operand; a matrix that is added has one row for all."""
-    one_row = len(s.node.inputs) < 3 or s.rank(2) < 2 or s.node.inputs[2].shape[0] == 1
+    added = s.node.inputs[2] if len(s.node.inputs) > 2 else gs.Variable.empty()
+    one_row = added.is_empty() or len(added.shape) < 2 or added.shape[0] == 1
     return 0 if s.alone and s.axis == 0 and not s.attr("transA", 0) and one_row else None
 
 

@@ -145,7 +145,7 @@ def broadcasts(g: Builder, original: Trace) -> bool:
             return False
         if joins_others(g, original, besides=BROADCASTING) is not None:
             return False
-        if any(_scatters_by_sample(site, one) for site in original.sites):
+        if any(_places_by_sample(site, one) for site in original.sites):
             return False
         return all(
             _stretches(one.of(y), y, original.source.shape[0])
@@ -170,9 +170,14 @@ def joins_others(g: Builder, original: Trace, besides: Container[str] = ()) -> s
     return next((x.name for x in whole if x.name in outside), None)
 
 
-def _scatters_by_sample(site: Site, one: Twin) -> bool:
-    """Whether a site writes to places that are stated for each sample, which ONNX's inference does not compare."""
-    return site.op == "ScatterElements" and site[1].name not in one.values and site[1].shape[0] != 1
+def _places_by_sample(site: Site, one: Twin) -> bool:
+    """Whether a site reads or writes at places stated for each sample, which ONNX's inference does not compare.
+
+    Of ScatterND and GatherND a place begins with the sample's number.
+    """
+    if site.op not in ("ScatterElements", "ScatterND", "GatherND") or site[1].name in one.values:
+        return False
+    return site.op != "ScatterElements" or site[1].shape[0] != 1
 
 
 def _stretches(one: Value, many: Value, batch: Dim) -> bool:

@@ -64,7 +64,7 @@ class FoldBaseline(Pass[Model]):
         if sum(a.nbytes for a in arrays) > budget:
             return declined
         for tensor, array in zip(read, arrays, strict=True):
-            stored = gs.Constant(f"{tensor.name}/stored", np.ascontiguousarray(array))
+            stored = gs.Constant(model.fresh(f"{tensor.name}/stored"), np.ascontiguousarray(array))
             for node in [n for n in tensor.outputs if n.name not in folded]:
                 for i, operand in enumerate(node.inputs):
                     if operand is tensor:
@@ -124,4 +124,10 @@ def _computed(proto: ModelProto, *, slowly: bool) -> list[Array]:
         if not slowly:
             raise
         return [np.asarray(v) for v in ReferenceEvaluator(proto).run(None, {})]
-    return [np.asarray(v) for v in session.run(None, {})]
+    try:
+        return [np.asarray(v) for v in session.run(None, {})]
+    except Exception as error:  # ONNX Runtime's errors have no common base but this one
+        raise OnnxplainError(
+            f"ONNX Runtime cannot compute the baseline's activations: {str(error).splitlines()[0]}\n"
+            "  Choose another baseline, or fold_baseline=no."
+        ) from None

@@ -146,3 +146,18 @@ def test_what_rounds_between_pooling_and_score_is_no_part_of_cam(form: str) -> N
         first,
     )
     assert second.startswith("  Use grad-cam: ")
+
+
+@pytest.mark.parametrize("method", ["gradient", "lrp-eps", "deeplift-rescale"])
+def test_a_pool_of_integers_keeps_its_second_output(method: str) -> None:
+    """Against the pool of the same numbers dequantised, of which the winners are the same."""
+    text = """g (float[N,2,4,4] x) => (float[N,8] y, int64[N,2,2,2] places) <float s = {{0.05}}, uint8 z = {{100}}> {{
+        q = QuantizeLinear(x, s, z) {middle} t = Mul(p, p) y = Flatten(t) }}"""
+    pool = "MaxPool<kernel_shape = [2,2], strides = [2,2]>"
+    integers = net(text.format(middle=f"m, places = {pool}(q) p = DequantizeLinear(m, s, z)"))
+    reals = net(text.format(middle=f"d = DequantizeLinear(q, s, z) p, places = {pool}(d)"))
+    x = np.random.default_rng(0).standard_normal((2, 2, 4, 4)).astype(np.float32)
+    found, wanted = (explained(model, x, method, target=1, output="y") for model in (integers, reals))
+    np.testing.assert_array_equal(found["places"], run(integers, x)["places"])
+    np.testing.assert_array_equal(found["y"], wanted["y"])
+    np.testing.assert_allclose(found["attribution"], wanted["attribution"], rtol=1e-5)

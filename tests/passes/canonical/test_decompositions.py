@@ -159,11 +159,13 @@ def test_local_functions_within_functions_are_inlined() -> None:
     assert_near(results["attribution"], want.numpy(), 1e-6)
 
 
-def test_weights_that_are_also_inputs_and_constants_in_subgraphs() -> None:
+@pytest.mark.parametrize("ir_version", [3, 8])
+def test_weights_that_are_also_inputs_and_constants_in_subgraphs(ir_version: int) -> None:
     """As in files of IR version 3: every weight is listed as an input, and is none to the compiled graph's user."""
     text = """g (float[1,4] x, float[4,3] w) => (float[1,3] y) <float[4,3] w = {1,2,3,4,5,6,7,8,9,10,11,12}> {
         h = MatMul(x, w) y = Softmax(h) }"""
-    compiled = compile_model(net(text, 11, 3))
+    compiled = compile_model(net(text, 11, ir_version))
+    assert [value.name for value in compiled.graph.input] == ["x"]
     results = run(compiled, {"x": np.ones((1, 4), np.float32)})
     np.testing.assert_array_equal(results["attribution"], [[3, 6, 9, 12]])
 

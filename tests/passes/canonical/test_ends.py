@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
+from onnx import parser
 
-from onnxplain.errors import UnsupportedModel, UsageError
+from onnxplain.compiler import compile_model
+from onnxplain.errors import UnsupportedModel, UnsupportedOp, UsageError
 from onnxplain.passes.canonical.inputs import select_input
 from onnxplain.passes.canonical.scores import scores_of, select_output
 from tests.passes.graphs import canonical
@@ -81,3 +83,17 @@ def test_an_output_that_holds_nothing_is_no_classifiers() -> None:
     model, _ = canonical("g (float[N,0] x) => (float[N,0] y) { y = Relu(x) }")
     with pytest.raises(UnsupportedModel, match="output 'y' is not a classifier's"):
         scores_of(model, select_output(model, None))
+
+
+def test_operators_for_classical_models_are_refused_by_name() -> None:
+    """ONNX knows them, and there is no rule for any: behind one, sizes are unknown for no other reason."""
+    model = parser.parse_model("""<ir_version: 10, opset_import: ["": 20, "ai.onnx.ml": 3]>
+        g (float[N,3] x) => (float[N,3] y) {
+            [scales] m = ai.onnx.ml.Scaler <offset = [0.0], scale = [2.0]> (x) r = Relu(m) y = Softmax(r) }""")
+    with pytest.raises(UnsupportedOp) as caught:
+        compile_model(model)
+    assert str(caught.value) == (
+        "there is no rule for 'Scaler' of domain 'ai.onnx.ml' (node 'scales').\n"
+        "  It lies before output 'y'; neither its derivative nor what it returns is known.\n"
+        "  Export the model with standard ONNX operators."
+    )

@@ -116,6 +116,26 @@ def test_in_front_of_a_layer(body: str, x: list[int | str], weights: dict[str, F
     same_outputs(proto, subject, drawn(*[2 if n == "N" else int(n) for n in x], seed=9))
 
 
+BY_ROW = {
+    "a scale behind": "a = Gemm(x, w, c) y = Mul(a, k)",
+    "a batch norm behind": f"a = Gemm(x, w, c) y = {BN}(a, ns, nb, nm, nv)",
+    "a batch norm in front": f"a = {BN}(x, ns, nb, nm, nv) y = Gemm(a, w, c)",
+}
+
+
+@pytest.mark.parametrize("body", BY_ROW.values(), ids=BY_ROW)
+@pytest.mark.parametrize("shape", [(3, 1), (1, 3), (1, 1), (1,), (3,), ()], ids=str)
+def test_a_bias_that_differs_from_row_to_row_is_none_of_channels(body: str, shape: tuple[int, ...]) -> None:
+    """Three rows and three channels: only the place of the axis tells (3, 1) and (1, 3) apart."""
+    weights = {"w": drawn(3, 3), "k": drawn(3), "c": drawn(*shape, seed=6)} | norm(3, "n")
+    proto = model(body, [3, 3], weights)
+    subject, refusals = folded(proto)
+    assert len(operators(subject)) == (2 if shape == (3, 1) else 1)
+    if shape == (3, 1) and BN in body:
+        assert any("is no vector over its channels" in why for why in refusals.values())
+    same_outputs(proto, subject, drawn(3, 3, seed=9))
+
+
 def test_a_shift_of_zero_needs_no_map() -> None:
     weights = CONV2 | norm(4, "n")
     weights["nb"], weights["nm"] = np.zeros_like(weights["nb"]), np.zeros_like(weights["nm"])

@@ -11,7 +11,7 @@ from onnxplain.ir.save import to_proto
 from onnxplain.passes.explain.trace import Trace, trace
 from onnxplain.passes.explain.twin import broadcasts, twin, unstackable, value_at
 from tests.passes.graphs import canonical, seeded
-from tests.running import net, run
+from tests.running import assert_near, explained, net, run
 
 TEXT = """g (float[{n},2,3] x, float[{n},6] other) => (float[{n},4] y)
     <int64[2] flat = {{{first}, 6}}, float[6,4] w = {{{w}}}> {{
@@ -129,3 +129,42 @@ def test_writing_to_places_that_are_stated_for_each_sample_takes_the_whole_batch
         r = Relu(x) y = ScatterElements<axis = 1>(r, at, put) }}"""
     _, g, original = prepared(text)
     assert broadcasts(g, original) is alone
+
+
+@pytest.mark.parametrize(
+    ("batch", "op", "at", "alone"),
+    [
+        (2, "ScatterND(r, at, put)", "int64[2,2] at = {0, 1, 1, 1}", False),
+        (2, "GatherND(r, at)", "int64[2,2,2] at = {0, 0, 0, 1, 1, 0, 1, 1}", False),
+        (2, "GatherND<batch_dims = 1>(r, at)", "int64[2,2,1] at = {0, 1, 0, 1}", False),
+        (1, "ScatterND(r, at, put)", "int64[2,2] at = {0, 1, 0, 2}", True),
+    ],
+)
+def test_a_place_that_begins_with_the_sample_takes_the_whole_batch(batch: int, op: str, at: str, alone: bool) -> None:
+    text = f"""g (float[{batch},4] x) => (float[{batch},classes] y) <{at}, float[2] put = {{1, 2}}> {{
+        r = Relu(x) y = {op} }}"""
+    _, g, original = prepared(text)
+    assert broadcasts(g, original) is alone
+
+
+ASSIGNED = """g (float[2,4] x) => (float[2,3] y) <int64[2,2] at = {0, 1, 1, 1}, float[2] put = {0.5, 0.5},
+    float[4] kept = {1, 0, 1, 1}, float[4] half = {0, 0.5, 0, 0}, float[4,3] w = {1,-2,3,4,-5,6,-7,8,9,1,2,-3}> {
+    [form] z = Tanh(s) y = MatMul(z, w) }"""
+
+
+@pytest.mark.parametrize(
+    ("method", "how"),
+    [
+        ("deeplift-rescale", {"fold_baseline": "yes"}),
+        ("deeplift-rescale", {"fold_baseline": "no"}),
+        ("integrated-gradients", {"steps": 8}),
+    ],
+)
+def test_writing_one_number_into_every_sample_is_explained_like_a_mask(method: str, how: dict[str, object]) -> None:
+    """As exporters write `y[:, 1] = 0.5` for a fixed batch."""
+    places, mask = "r = Abs(x) s = ScatterND(r, at, put)", "r = Abs(x) m = Mul(r, kept) s = Add(m, half)"
+    found, wanted = (
+        explained(net(ASSIGNED.replace("[form]", form)), seeded(2, 4), method, target=1, **how)
+        for form in (places, mask)
+    )
+    assert_near(found["attribution"], wanted["attribution"], 1e-5)
