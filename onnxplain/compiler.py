@@ -48,7 +48,8 @@ def compile_model(model: ModelLike, method: str = "gradient", **options: Any) ->
              output, output_index: the name, or the number, of the output with the scores, where it has several.
              at:          of scores with places, the place to explain ("12,40"), or "mean".
              class_axis:  the axis of the classes in such scores; found from the graph by default.
-             layout:      "auto" (the default), "channels-first" or "channels-last".
+             layout:      "auto" (the default), "channels-first", "channels-last", "none", or the number of the axis
+                          that holds channels.
              preprocess:  how pictures become the input: a name such as "imagenet", or a dict.
              runtime:     "portable" (the default), "cpu" or "cuda": whose kernels the graph is lowered for.
              diagnostics: True for how much relevance arrives at each node and is passed on.
@@ -240,7 +241,7 @@ _WANTED: dict[str, tuple[type | tuple[type, ...], str]] = {
     "output_index": (Integral, "the number of an output"),
     "at": (str, "a text: the place to explain ('12,40'), or 'mean'"),
     "class_axis": (Integral, "the number of an axis"),
-    "layout": (str, "'auto', 'channels-first' or 'channels-last'"),
+    "layout": ((str, Integral), "'auto', 'channels-first', 'channels-last', 'none', or the number of an axis"),
     "runtime": (str, "'portable', 'cpu' or 'cuda'"),
     "diagnostics": (bool, "True or False"),
     "parameters": (Mapping, "a dict of the method's parameters"),

@@ -69,9 +69,9 @@ def random_batch(explain: Explainer, seed: int = 0, size: tuple[int, int] | None
     port, layout = explain.input, explain.layout
     rng = np.random.default_rng(seed)
     shape = of_samples(port.shape, layout, BATCH, size)
-    if len(shape) != 4:
+    if len(shape) != 4 or layout.channel is None:
         return (rng.integers(0, 2, shape) if port.dtype.kind in "iu" else rng.standard_normal(shape)).astype(port.dtype)
-    channels = shape[layout.channel or 1]
+    channels = shape[layout.channel]
     height, width = (shape[axis] for axis in layout.spatial)
     side = -(-max(height, width) // 8)
     blobs = rng.uniform(0, 255, (shape[0], 8, 8, channels)).repeat(side, 1).repeat(side, 2)[:, :height, :width]
@@ -79,7 +79,7 @@ def random_batch(explain: Explainer, seed: int = 0, size: tuple[int, int] | None
     recorded = explain.metadata.preprocess
     how = Preprocess.assumed(port.dtype) if recorded is None else Preprocess.from_dict(recorded)
     values = how.apply(pixels).astype(port.dtype)
-    return values if layout.channel == 3 else values.transpose(0, 3, 1, 2)
+    return np.moveaxis(values, 3, layout.channel)
 
 
 def _well_formed(path: Path) -> Check:
