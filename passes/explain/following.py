@@ -71,6 +71,8 @@ def _grid_of(site: Site, output: int, known: Mapping[str, Grid]) -> Grid | None:
         return _concat(site, known)
     if site.op == "MatMul":
         return _product(site, y, known)
+    if is_embedding(site) and site[1].name in known:
+        return _embedded(y, known[site[1].name])
     if x is None:
         return None
     mover = {
@@ -81,9 +83,19 @@ def _grid_of(site: Site, output: int, known: Mapping[str, Grid]) -> Grid | None:
     return None if mover is None else mover(site, y, x)
 
 
+def is_embedding(site: Site) -> bool:
+    """Whether rows of a table are looked up by numbers that depend on the input, one for each token."""
+    return site.op == "Gather" and site.varying == (False, True) and not site.attr("axis", 0) and site[0].rank == 2
+
+
+def _embedded(y: Value, ids: Grid) -> Grid:
+    """Each place's number became its features."""
+    return replace(ids, axes=(*ids.axes, channel_axis(y, y.rank - 1)))
+
+
 def _may_move(site: Site, x: Grid | None) -> bool:
     """Whether places of an operand may lie elsewhere behind a site; tokens come and go in rows that are followed."""
-    return site.op in _MOVES and x is not None and TOKENS not in x.roles
+    return site.op in _MOVES and not is_embedding(site) and x is not None and TOKENS not in x.roles
 
 
 def _spans(x: Value, y: Value) -> bool:
