@@ -47,7 +47,7 @@ def compile_model(
     output_index: int | None = None,
     at: str | None = None,
     class_axis: int | None = None,
-    layout: str = "auto",
+    layout: str | int = "auto",
     preprocess: Preprocess | Mapping[str, Any] | str | None = None,
     runtime: str = "portable",
     diagnostics: bool = False,
@@ -63,7 +63,8 @@ def compile_model(
     output, output_index: the name, or the number, of the output with the scores, where it has several.
     at:           of scores with places, the place to explain ("12,40"), or "mean".
     class_axis:   the axis of the classes in such scores; found from the graph by default.
-    layout:       "auto", "channels-first" or "channels-last".
+    layout:       "auto", "channels-first", "channels-last", "none", or the number of the axis that holds
+                  channels.
     preprocess:   how pictures become the input: a name such as "imagenet", or a dict; kept in the metadata.
     runtime:      "portable", "cpu" or "cuda": whose kernels the graph is lowered for.
     diagnostics:  True for how much relevance arrives at each node and is passed on.
@@ -91,7 +92,7 @@ def compile_file(
     output_index: int | None = None,
     at: str | None = None,
     class_axis: int | None = None,
-    layout: str = "auto",
+    layout: str | int = "auto",
     preprocess: Preprocess | Mapping[str, Any] | str | None = None,
     runtime: str = "portable",
     diagnostics: bool = False,
@@ -283,7 +284,7 @@ _WANTED: dict[str, tuple[type | tuple[type, ...], str]] = {
     "output_index": (Integral, "the number of an output"),
     "at": (str, "a text: the place to explain ('12,40'), or 'mean'"),
     "class_axis": (Integral, "the number of an axis"),
-    "layout": (str, "'auto', 'channels-first' or 'channels-last'"),
+    "layout": ((str, Integral), "'auto', 'channels-first', 'channels-last', 'none', or the number of an axis"),
     "runtime": (str, "'portable', 'cpu' or 'cuda'"),
     "diagnostics": (bool, "True or False"),
 }

@@ -12,7 +12,7 @@ from onnxplain import interface
 from onnxplain.errors import UnsupportedModel, UsageError
 from onnxplain.interface import Metadata, Names
 from onnxplain.ir.builder import Builder
-from onnxplain.ir.layout import Layout, layout_of, refuse_other_count
+from onnxplain.ir.layout import AUTO, Layout, refuse_other_count
 from onnxplain.ir.model import Model
 from onnxplain.ir.names import tensor_names
 from onnxplain.ir.value import Dim, Value
@@ -20,6 +20,7 @@ from onnxplain.passes.canonical.inputs import select_input
 from onnxplain.passes.canonical.remarks import refuse_decision, remark_on
 from onnxplain.passes.canonical.scores import Scores, scores_of, select_output
 from onnxplain.passes.explain import target as targets
+from onnxplain.passes.explain.channels import layout_of
 from onnxplain.passes.explain.following import grids
 from onnxplain.passes.explain.place import MEAN, Place, place_of, shown
 from onnxplain.passes.explain.stacking import across
@@ -37,7 +38,7 @@ class Request:
     output:     the output that holds the classes, where the model has several; `output_index` is its number instead.
     at:         where the scores are (N, tokens, classes) or the like: which token or pixel ("12,40"), or "mean".
     class_axis: along which axis of the scores the classes lie; found from the graph by default.
-    layout:     "auto", "channels-first" or "channels-last".
+    layout:     "auto", "channels-first", "channels-last", "none", or the number of the axis that holds channels.
     preprocess: how a picture becomes the input; kept in the metadata.
     parameters: of the method.
     runtime:    "cpu", "cuda" or "portable": which kernels the graph is lowered for; the results are the same.
@@ -51,7 +52,7 @@ class Request:
     output_index: int | None = None
     at: str | None = None
     class_axis: int | None = None
-    layout: str = "auto"
+    layout: str | int = AUTO
     preprocess: Mapping[str, Any] | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     diagnostics: bool = False
@@ -102,9 +103,6 @@ def open_model(subject: Model, request: Request, *, coarse: bool = False) -> Ope
         )
     g = Builder(subject)
     x = g.wrap(select_input(subject, request.input, coarse=coarse))
-    layout = layout_of(x.tensor, request.layout)
-    for name in ("mean", "std"):
-        refuse_other_count(f"preprocess: {name}", np.size((request.preprocess or {}).get(name, 0)), x.tensor, layout)
     output = select_output(subject, request.output, request.output_index)
     refuse_decision(subject, output)
     found = scores_of(subject, output)
@@ -113,6 +111,9 @@ def open_model(subject: Model, request: Request, *, coarse: bool = False) -> Ope
     scores = g.wrap(found.tensor)
     _refuse_other_batch(x, scores)
     forward = trace(g, list(subject.graph.nodes), x, scores)
+    layout = layout_of(forward, str(request.layout))
+    for name in ("mean", "std"):
+        refuse_other_count(f"preprocess: {name}", np.size((request.preprocess or {}).get(name, 0)), x.tensor, layout)
     _refuse_mixing(g, forward)
     place, logits = _place(g, forward, layout, found, request)
     if scores.rank < 2 or place.axis != 1 or place.at is not None:

@@ -30,7 +30,10 @@ from tests.runtime.tiny import classifier
         ({"output_index": "1"}, "output_index must be the number of an output, not '1'."),
         ({"at": (12, 40)}, "at must be a text: the place to explain ('12,40'), or 'mean', not (12, 40)."),
         ({"class_axis": "1"}, "class_axis must be the number of an axis, not '1'."),
-        ({"layout": 1}, "layout must be 'auto', 'channels-first' or 'channels-last', not 1."),
+        (
+            {"layout": 1.5},
+            "layout must be 'auto', 'channels-first', 'channels-last', 'none', or the number of an axis, not 1.5.",
+        ),
         ({"runtime": 1}, "runtime must be 'portable', 'cpu' or 'cuda', not 1."),
         ({"diagnostics": "yes"}, "diagnostics must be True or False, not 'yes'."),
         ({"preprocess": 5}, "preprocess must be a name such as 'imagenet', a dict or a Preprocess, not 5."),

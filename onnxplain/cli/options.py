@@ -60,8 +60,9 @@ ClassAxis = Annotated[
 Layout = Annotated[
     str | None,
     typer.Option(
-        "--layout", metavar="auto|channels-first|channels-last",
-        help="Where the input holds its channels; found from the graph by default.", rich_help_panel=_METHOD,
+        "--layout", metavar="auto|channels-first|channels-last|none|AXIS",
+        help="Which axis of the input holds channels, if any; found from the graph by default.",
+        rich_help_panel=_METHOD,
     ),
 ]  # fmt: skip
 Set = Annotated[

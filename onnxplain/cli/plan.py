@@ -139,21 +139,26 @@ def _that_work(model: Path, request: Request, chosen: Mapping[Method, Any]) -> l
 
 
 def _planned(opened: Opened, method: Method, settings: Mapping[str, Any]) -> Plan:
-    """The plan, empty where the method finds no layer to look at."""
+    """The plan; where the method finds no layer to look at by itself, those that may be named."""
     try:
         return plan_of(opened, method, settings)
     except UnsupportedModel as error:
-        return Plan(method.name, (), (), str(error))
+        return Plan(method.name, (), _layers(opened, None) if "layer" in settings else (), str(error))
 
 
 def plan_of(opened: Opened, method: Method, settings: Mapping[str, Any]) -> Plan:
     """The walk of a method over a model, node by node."""
-    layers = _layers(opened, settings) if method.coarse or "layer" in settings else ()
+    asked = str(settings.get("layer") or "")
+    layers = (
+        _layers(opened, find_tap(opened.forward, opened.layout, asked).value.name)
+        if method.coarse or "layer" in settings
+        else ()
+    )
     if method.composite is None:
         return Plan(method.name, (), layers, "")
     rules = method.composite(settings)
     walked = (
-        opened.forward.since(find_tap(opened.forward, opened.layout, str(settings.get("layer") or "")).value)
+        opened.forward.since(find_tap(opened.forward, opened.layout, asked).value)
         if method.coarse
         else opened.forward.stepping(rules.steps)
     )
@@ -192,8 +197,8 @@ def _same(x: Value) -> tuple[Value, Value]:
     return x, x
 
 
-def _layers(opened: Opened, settings: Mapping[str, Any]) -> tuple[Layer, ...]:
-    chosen = find_tap(opened.forward, opened.layout, str(settings.get("layer") or "")).value.name
+def _layers(opened: Opened, chosen: str | None) -> tuple[Layer, ...]:
+    """What may be looked at. chosen: the tensor that will be."""
     found = candidates(opened.forward, opened.layout)
     return tuple(Layer(c.layer, c.op, _shape_of(c), c.value.name == chosen) for c in found)
 

@@ -9,10 +9,7 @@ import onnx_graphsurgeon as gs
 
 from onnxplain.errors import UsageError
 
-LAYOUTS = ("auto", "channels-first", "channels-last")
-_ELEMENTWISE = frozenset(
-    {"Identity", "Cast", "Add", "Sub", "Mul", "Div", "Neg", "Dropout", "BatchNormalization", "Pad"}
-)
+AUTO, FIRST, LAST, NONE = "auto", "channels-first", "channels-last", "none"
 _USUAL_CHANNELS = (1, 3, 4)
 
 
@@ -30,7 +27,38 @@ class Layout:
 
     @property
     def name(self) -> str:
-        return "channels-last" if self.channel == self.rank - 1 else "channels-first"
+        """In a word; the axis's number where there is none for it."""
+        if self.channel is None:
+            return NONE
+        return {1: FIRST, self.rank - 1: LAST}.get(self.channel, str(self.channel))
+
+    @staticmethod
+    def named(rank: int, name: str) -> Layout:
+        """What a name, or the number of an axis, means for an input of so many axes. Raises: UsageError."""
+        if name not in (FIRST, LAST, NONE) and not name.isdecimal():
+            raise UsageError(
+                f"there is no layout {name!r}. The layouts are: {AUTO}, {FIRST}, {LAST}, {NONE}, "
+                "or the number of the axis that holds channels."
+            )
+        if name.isdecimal() and not 1 <= int(name) < rank:
+            raise UsageError(
+                f"layout {name}: the input has {rank} axes, 0 holds the batch, and one of the others may hold channels."
+            )
+        if name == NONE or rank <= 2:
+            return Layout(rank, None)
+        return Layout(rank, 1 if name == FIRST else rank - 1 if name == LAST else int(name))
+
+    @staticmethod
+    def by_size(shape: Sequence[int | str | None]) -> Layout:
+        """A guess where nothing else tells: an axis of 1, 3 or 4 holds channels, axis 1 before the last before others.
+
+        Without such an axis channels come first, but in (N, a, b), a grey picture or a table, there are none.
+        """
+        rank = len(shape)
+        if rank <= 2:
+            return Layout(rank, None)
+        usual = [axis for axis in (1, rank - 1, *range(2, rank - 1)) if shape[axis] in _USUAL_CHANNELS]
+        return Layout(rank, usual[0] if usual else None if rank == 3 else 1)
 
 
 def refuse_other_count(what: str, count: int, x: gs.Tensor, layout: Layout) -> None:
@@ -47,46 +75,3 @@ def refuse_other_count(what: str, count: int, x: gs.Tensor, layout: Layout) -> N
         raise UsageError(
             f"{what} has {count} numbers, and the input has {channels} channels: one, or one for each, is needed."
         )
-
-
-def layout_of(x: gs.Tensor, asked: str = "auto") -> Layout:
-    """The layout of a model's input.
-
-    What the network does with the input decides: a convolution reads axis 1 as channels, a Transpose before it says
-    which axis that was. Where neither tells, an axis of 1, 3 or 4 does, and channels come first in doubt.
-
-    Raises: UsageError for a layout that does not exist.
-    """
-    if asked not in LAYOUTS:
-        raise UsageError(f"there is no layout {asked!r}. The layouts are: {', '.join(LAYOUTS)}.")
-    rank = len(x.shape)
-    if rank <= 2:
-        return Layout(rank, None)
-    if asked != "auto":
-        return Layout(rank, 1 if asked == "channels-first" else rank - 1)
-    channel = _channel_by_use(x)
-    return Layout(rank, _channel_by_size(x.shape) if channel is None else channel)
-
-
-def _channel_by_use(x: gs.Tensor) -> int | None:
-    """Follow the input through elementwise operators to the first convolution."""
-    axes = list(range(len(x.shape)))
-    tensor = x
-    while True:
-        consumers = {node.op: node for node in tensor.outputs}
-        if "Conv" in consumers:
-            return axes[1]
-        if "Transpose" in consumers:
-            node = consumers["Transpose"]
-            axes = [axes[a] for a in node.attrs.get("perm", axes[::-1])]
-        elif len(consumers) == 1 and next(iter(consumers)) in _ELEMENTWISE:
-            node = next(iter(consumers.values()))
-        else:
-            return None
-        tensor = node.outputs[0]
-
-
-def _channel_by_size(shape: Sequence[int | str | None]) -> int:
-    if shape[1] not in _USUAL_CHANNELS and shape[-1] in _USUAL_CHANNELS:
-        return len(shape) - 1
-    return 1

@@ -72,6 +72,7 @@ def upsampled(
             f"the layer looked at has {coarse.rank - 1} spatial dimensions and the input {x.name!r} of shape "
             f"{x.shape} has {len(spatial)}: where a place lies in the input cannot be told.\n"
             "  Choose a method that reaches the input, such as gradient, or export the model with the input's own axes."
+            f" Its channels are taken to lie so: {study.layout.name}; if that is wrong, say where with --layout."
         )
     if views is not None and all(view.whole for view in views):
         return _resized(g, coarse, g.sizes(x, spatial), mode), lambda fine: fine

@@ -44,11 +44,11 @@ class PictureInput:
         size: height and width, for a model that leaves them open; the picture's own by default.
         Raises: UnsupportedModel if the input takes no pictures; UsageError if it does not take that size.
         """
-        if len(port.shape) != 4 or layout.channel is None:
+        if len(layout.spatial) != 2:
             raise UnsupportedModel(
                 f"{port}, which is no batch of pictures.\n  Explain arrays from Python: onnxplain.Explainer."
             )
-        channels = port.shape[layout.channel]
+        channels = 1 if layout.channel is None else port.shape[layout.channel]
         if not isinstance(channels, int):
             channels = 3  # unsaid by the model, and colour is the rule
         if channels not in MODES:
@@ -75,7 +75,8 @@ class PictureInput:
         if self.port.dtype.kind in "iu":
             self._refuse_others(values)
         values = values.astype(self.port.dtype)
-        return (values if self.layout.channel == 3 else values.transpose(2, 0, 1)), seen
+        channel = self.layout.channel
+        return (values[..., 0] if channel is None else np.moveaxis(values, 2, channel - 1)), seen
 
     def _refuse_others(self, values: Array) -> None:
         """Raises: UsageError for values that the input's whole numbers do not have."""

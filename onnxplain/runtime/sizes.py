@@ -9,7 +9,7 @@ import onnx
 
 from onnxplain.errors import UsageError
 from onnxplain.interface import BASELINE, NOISE, TARGET, Metadata
-from onnxplain.ir.layout import Layout
+from onnxplain.ir.layout import FIRST, Layout
 from onnxplain.ir.value import Dim
 from onnxplain.runtime.feeds import shown
 
@@ -22,15 +22,12 @@ Shape = tuple[Dim, ...]
 
 def layout_of(rank: int, metadata: Metadata | None) -> Layout:
     """Where the explained input has its channels."""
-    if rank <= 2:
-        return Layout(rank, None)
-    last = metadata is not None and metadata.parameters.get("layout") == "channels-last"
-    return Layout(rank, rank - 1 if last else 1)
+    return Layout.named(rank, FIRST if metadata is None else str(metadata.parameters.get("layout", FIRST)))
 
 
 def of_samples(shape: Shape, layout: Layout, count: int, size: tuple[int, int] | None = None) -> tuple[int, ...]:
     """For the explained input: so many samples, and pictures of height and width `size`, where these are open."""
-    picture = len(shape) == 4
+    picture = len(layout.spatial) == 2
     unsaid = dict(zip(layout.spatial, size or (SIDE, SIDE), strict=True)) if picture else {}
     first, *rest = shape
     others = [

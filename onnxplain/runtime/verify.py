@@ -82,9 +82,9 @@ def random_batch(
     port, layout = explain.input, explain.layout
     rng = np.random.default_rng(seed)
     shape = of_samples(made_up.open_as_given(explain, given or {})[port.name], layout, BATCH, size)
-    if len(shape) != 4:
+    if len(shape) != 4 or layout.channel is None:
         return (rng.integers(0, 2, shape) if port.dtype.kind in "iu" else rng.standard_normal(shape)).astype(port.dtype)
-    channels = shape[layout.channel or 1]
+    channels = shape[layout.channel]
     height, width = (shape[axis] for axis in layout.spatial)
     side = -(-max(height, width) // 8)
     blobs = rng.uniform(0, 255, (shape[0], 8, 8, channels)).repeat(side, 1).repeat(side, 2)[:, :height, :width]
@@ -95,7 +95,7 @@ def random_batch(
     else:
         how = Preprocess(scale=1.0, mean=(128.0,)) if port.dtype == np.int8 else Preprocess.assumed(port.dtype)
     values = _held(how.apply(pixels), port.dtype)
-    return values if layout.channel == 3 else values.transpose(0, 3, 1, 2)
+    return np.moveaxis(values, 3, layout.channel)
 
 
 def _held(values: Array, dtype: np.dtype[Any]) -> Array:

@@ -20,7 +20,7 @@ from onnxplain.passes.explain.parts import gathered, padded, sliced, split
 from onnxplain.passes.explain.trace import Trace
 from onnxplain.passes.explain.view import View
 
-_ALIKE = frozenset(
+ALIKE = frozenset(
     {
         "Add", "Sub", "Mul", "Div", "Sum", "Max", "Min", "Pow", "Mean", "Where", "PRelu", "Identity", "Dropout", "Cast",
         "CastLike", "Neg", "Abs", "Sqrt", "Exp", "Log", "Reciprocal", "Erf", "Relu", "LeakyRelu", "Elu", "Selu", "Celu",
@@ -63,7 +63,7 @@ def grids(trace: Trace, layout: Layout) -> dict[str, Grid]:
 
 def _grid_of(site: Site, output: int, known: Mapping[str, Grid]) -> Grid | None:
     y, operand = site.ys[output], site.optional(0)
-    if site.op in _ALIKE:
+    if site.op in ALIKE:
         return _alike([known[x.name] for x in site.operands if x.name in known and _spans(x, y)])
     x = known.get(operand.name) if operand is not None else None
     if site.op in _WINDOWED:
@@ -72,19 +72,31 @@ def _grid_of(site: Site, output: int, known: Mapping[str, Grid]) -> Grid | None:
         return _concat(site, known)
     if site.op == "MatMul":
         return _product(site, y, known)
+    if is_embedding(site) and site[1].name in known:
+        return _embedded(y, known[site[1].name])
     if x is None:
         return None
     mover = {
-        "Transpose": _transpose, "Reshape": _reshape, "Flatten": _reshape, "Squeeze": _squeeze, "Resize": _resize,
-        "Unsqueeze": _unsqueeze, "Slice": sliced, "Pad": padded, "Gather": gathered, "Split": split,
+        "Transpose": transposed, "Reshape": reshaped, "Flatten": reshaped, "Squeeze": _squeeze, "Resize": _resize,
+        "Unsqueeze": unsqueezed, "Slice": sliced, "Pad": padded, "Gather": gathered, "Split": split,
         **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2"), _reduce),
     }.get(site.op)  # fmt: skip
     return None if mover is None else mover(site, y, x)
 
 
+def is_embedding(site: Site) -> bool:
+    """Whether rows of a table are looked up by numbers that depend on the input, one for each token."""
+    return site.op == "Gather" and site.varying == (False, True) and not site.attr("axis", 0) and site[0].rank == 2
+
+
+def _embedded(y: Value, ids: Grid) -> Grid:
+    """Each place's number became its features."""
+    return replace(ids, axes=(*ids.axes, channel_axis(y, y.rank - 1)))
+
+
 def _may_move(site: Site, x: Grid | None) -> bool:
     """Whether places of an operand may lie elsewhere behind a site; tokens come and go in rows that are followed."""
-    return site.op in _MOVES and x is not None and TOKENS not in x.roles
+    return site.op in _MOVES and not is_embedding(site) and x is not None and TOKENS not in x.roles
 
 
 def _spans(x: Value, y: Value) -> bool:
@@ -112,7 +124,7 @@ def _agree(one: Grid, other: Grid) -> bool:
 
 
 def _windowed(site: Site, y: Value, x: Grid | None) -> Grid | None:
-    """Maps of the dimensions that the operand has, each seen through windows."""
+    """Maps of the dimensions that the operand has, each seen through windows; an axis of one stays one."""
     if x is None or y.rank < 3:
         return None
     if TOKENS in x.roles:
@@ -121,9 +133,14 @@ def _windowed(site: Site, y: Value, x: Grid | None) -> Grid | None:
     batch, channel, *kinds = x.roles
     if batch != BATCH:
         return None
-    if channel not in (CHANNEL, SINGLE) or not all(isinstance(kind, int) for kind in kinds):
+    single = [kind == SINGLE and size == 1 for kind, size in zip(kinds, y.shape[2:], strict=True)]
+    known = all(isinstance(kind, int) or one for kind, one in zip(kinds, single, strict=True)) and not all(single)
+    if channel not in (CHANNEL, SINGLE) or not known:
         return replace(Grid.of_maps(y), views=None)
-    axes = tuple((Factor(kind, y.shape[i], 1, (y, i)),) for i, kind in enumerate((BATCH, CHANNEL, *kinds)))
+    axes = tuple(
+        () if kind == SINGLE else (Factor(kind, y.shape[i], 1, (y, i)),)
+        for i, kind in enumerate((BATCH, CHANNEL, *kinds))
+    )
     seen = x.views or ()
     through = {kind: _through(site, i, seen[kind]) for i, kind in enumerate(kinds) if isinstance(kind, int) and seen}
     return Grid(axes, views=x.views).seeing(through)
@@ -202,12 +219,12 @@ def _product(site: Site, y: Value, known: Mapping[str, Grid]) -> Grid | None:
     return grid.with_axis(changed, channel_axis(y, changed))
 
 
-def _transpose(site: Site, y: Value, x: Grid) -> Grid:
+def transposed(site: Site, y: Value, x: Grid) -> Grid:
     perm = site.attr("perm", list(range(len(x.axes)))[::-1])
     return replace(x, axes=tuple(x.axes[axis] for axis in perm))
 
 
-def _reshape(site: Site, y: Value, x: Grid) -> Grid | None:
+def reshaped(site: Site, y: Value, x: Grid) -> Grid | None:
     axes = regrouped([factor for axis in x.axes for factor in axis], y)
     return None if axes is None else replace(x, axes=axes)
 
@@ -222,7 +239,7 @@ def _squeeze(site: Site, y: Value, x: Grid) -> Grid | None:
     return replace(x, axes=tuple(content for axis, content in enumerate(x.axes) if axis not in axes))
 
 
-def _unsqueeze(site: Site, y: Value, x: Grid) -> Grid:
+def unsqueezed(site: Site, y: Value, x: Grid) -> Grid:
     axes, old = {int(axis) % y.rank for axis in site.numbers(y.g, 1)}, iter(x.axes)
     return replace(x, axes=tuple(() if axis in axes else next(old) for axis in range(y.rank)))
 

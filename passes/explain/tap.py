@@ -11,7 +11,7 @@ from onnxplain.ir.layout import Layout
 from onnxplain.ir.site import Site
 from onnxplain.ir.value import Dim, Value
 from onnxplain.passes.explain.factors import BATCH, CHANNEL, TOKENS
-from onnxplain.passes.explain.following import grids
+from onnxplain.passes.explain.following import grids, is_embedding
 from onnxplain.passes.explain.grid import Grid
 from onnxplain.passes.explain.parts import drops_places
 from onnxplain.passes.explain.trace import Trace
@@ -106,9 +106,10 @@ def find_tap(trace: Trace, layout: Layout, layer: str = "") -> Tap:
     tokens = _last_tokens(found, limit)
     if tokens is not None and (convolution is None or _order(trace, tokens) > _order(trace, convolution)):
         return found.tap(tokens)
-    if convolution is None:
-        raise _nothing(trace, limit < len(trace.sites))
-    return found.tap(convolution)
+    chosen = convolution or _last_embedded(found, limit)
+    if chosen is None:
+        raise _nothing(found, limit < len(trace.sites))
+    return found.tap(chosen)
 
 
 def has_space(value: Value) -> bool:
@@ -138,6 +139,17 @@ class _Places:
 
     def is_map(self, y: Value) -> bool:
         return y.name in self.grids and self.grids[y.name].is_map and _is_real(y)
+
+    def advice(self, layers: str) -> str:
+        """What to do, about layers, where there are any to choose from."""
+        if any(self.is_map(y) for site in self.trace.sites for y in site.ys):
+            return layers
+        instead = (
+            "Choose a method that reaches the input, such as gradient."
+            if _is_real(self.trace.source)
+            else "Export the model with real numbers as its input, such as those that it looks up for each token."
+        )
+        return f"Of no layer it is known which of its axes are places, so that none can be named. {instead}"
 
     def tap(self, value: Value) -> Tap:
         """A tensor as a tap."""
@@ -179,7 +191,7 @@ def _asked_for(found: _Places, layer: str) -> Tap:
         known = [site.name for site in trace.sites for y in site.ys if found.is_map(y)]
         raise UsageError(
             f"there is no layer {layer!r} between the input and the score. {nearest(layer, known, kind='layers')}\n"
-            "  `onnxplain plan` lists them with their shapes."
+            f"  {found.advice('`onnxplain plan` lists them with their shapes.')}"
         )
     value = next((named[key] for key in reversed(matches) if found.is_map(named[key])), named[matches[-1]])
     if found.is_map(value):
@@ -187,13 +199,16 @@ def _asked_for(found: _Places, layer: str) -> Tap:
     if not has_space(value):
         raise UsageError(
             f"layer {layer!r} has shape {value.shape}: its spatial extent is gone, and its map would be one number.\n"
-            "  Choose a layer before the pooling; `onnxplain plan` lists them with their shapes."
+            f"  {found.advice('Choose a layer before the pooling; `onnxplain plan` lists them with their shapes.')}"
         )
     raise UsageError(
         f"layer {layer!r} has shape {value.shape}, and which of its axes are places of the picture is not known: "
         "they were mixed or regrouped before it.\n"
-        "  Choose the sum or the normalisation behind it; `onnxplain plan` lists such layers with their shapes."
+        f"  {found.advice(_BEHIND)}"
     )
+
+
+_BEHIND = "Choose the sum or the normalisation behind it; `onnxplain plan` lists such layers with their shapes."
 
 
 def _limit(found: _Places) -> int:
@@ -302,18 +317,27 @@ def _order(trace: Trace, value: Value) -> int:
     return next((i for i, site in enumerate(trace.sites) if value.name in (y.name for y in site.ys)), -1)
 
 
-def _nothing(trace: Trace, one_place: bool) -> UnsupportedModel:
+def _last_embedded(found: _Places, limit: int) -> Value | None:
+    """In text models without either: what stands for each token, up to where the network is read as a whole."""
+    cuts, behind = set(found.cuts()), False
+    tapped = None
+    for site in found.trace.sites[:limit]:
+        behind = behind or is_embedding(site)
+        tapped = next((y for y in site.ys if behind and y.name in cuts and found.is_map(y)), tapped)
+    return tapped
+
+
+def _nothing(found: _Places, one_place: bool) -> UnsupportedModel:
+    trace = found.trace
     why = "neither behind the last convolution nor among tokens"
     if one_place:
         why = (
             "before places are mixed for the last time: behind that each is computed by itself, and the map would be "
             "the same whatever place the score is read at"
         )
+    what_to_do = found.advice("Name the layer to tap with --layer; `onnxplain plan` lists what there is.")
     ends = f"between {trace.source.name!r} and {trace.score.name!r}"
-    return UnsupportedModel(
-        f"{ends} no layer with spatial extent lies on all paths, {why}.\n"
-        "  Name the layer to tap with --layer; `onnxplain plan` lists what there is."
-    )
+    return UnsupportedModel(f"{ends} no layer with spatial extent lies on all paths, {why}.\n  {what_to_do}")
 
 
 def _is_real(value: Value) -> bool:

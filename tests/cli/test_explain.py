@@ -67,6 +67,20 @@ def test_a_folder_of_pictures(folder: Path) -> None:
     )
 
 
+def test_grey_pictures_without_an_axis_for_channels(folder: Path) -> None:
+    model = text("""g (float[N,8,8] x) => (float[N,2] y) <int64[1] one = {1}, float[2,1,1,1] w = {1,-2}>
+        { u = Unsqueeze(x, one) c = Conv(u, w) p = GlobalMaxPool(c) y = Flatten(p) }""")
+    path = saved(model, folder / "grey.onnx")
+    result = program("explain", path, folder / "in/a.png", "-o", folder / "out", "--preprocess", "unit")
+    assert result.exit_code == 0, result.stderr
+    pixels = np.asarray(
+        read(folder / "in/a.png").convert("L").resize((8, 8), Image.Resampling.BILINEAR, box=(2, 0, 14, 12))
+    )
+    brightest = np.load(folder / "out/a.npy")
+    assert brightest.shape == (8, 8)
+    assert brightest[np.unravel_index(pixels.argmax(), (8, 8))] == 1
+
+
 def test_a_model_is_compiled_in_memory_and_the_preprocessing_assumed_aloud(folder: Path) -> None:
     result = program("explain", folder / "model.onnx", folder / "in/a.png", "-o", folder / "out", "--target", "2")
     assert result.exit_code == 0

@@ -156,6 +156,22 @@ def test_where_a_method_finds_no_layer_others_are_named(tmp_path: Path) -> None:
     assert result.stderr.startswith("UnsupportedModel: between 'x' and 'y' no layer with spatial extent")
 
 
+def test_where_a_method_finds_no_layer_those_that_may_be_named_are_listed(tmp_path: Path) -> None:
+    """Every pixel is computed by itself, so that none counts more than the one that is asked for."""
+    graph = """g (float[N,3,4,4] x) => (float[N,2,4,4] y) <float[2,3,1,1] w = {1,2,3,4,5,6}>
+        { [first] a = Tanh(x) [conv] y = Conv(a, w) }"""
+    model = saved(text(graph), tmp_path / "model.onnx")
+    result = program("plan", model, "--method", "grad-cam", "--at", "1,1")
+    assert result.exit_code == 1
+    assert [line.split()[:2] for line in result.stdout.splitlines() if "(N, " in line] == [
+        ["first", "Tanh"],
+        ["conv", "Conv"],
+    ]
+    assert "  refused\n" in result.stdout
+    assert "Name the layer to tap with --layer; `onnxplain plan` lists what there is." in result.stderr
+    assert program("plan", model, "--method", "grad-cam", "--at", "1,1", "--layer", "conv").exit_code == 0
+
+
 def test_a_node_is_named_as_the_model_names_it_on_paths_too(tmp_path: Path) -> None:
     graph = "g (float[N,4] x) => (float[N,4] y) { [noise] b = Bernoulli(x) [relu] y = Softplus(b) }"
     result = program("plan", saved(text(graph), tmp_path / "model.onnx"), "--method", "smoothgrad")

@@ -78,6 +78,16 @@ def test_the_layout_decides_where_channels_go() -> None:
     assert seen.size == (5, 4)
 
 
+def test_a_layout_without_channels_takes_grey_pictures() -> None:
+    picture, raw = gradient_picture(5, 4), Preprocess.named("raw")
+    grey = PictureInput.of(port("N", 4, 5), Layout(3, None), raw)
+    found, seen = grey.prepare(picture)
+    np.testing.assert_array_equal(found, np.asarray(picture.convert("L")))
+    assert (seen.mode, seen.size) == ("L", (5, 4))
+    between, _ = PictureInput.of(port("N", 4, 3, 5), Layout(4, 2), raw).prepare(picture)
+    np.testing.assert_array_equal(between, np.asarray(picture).transpose(0, 2, 1))
+
+
 def test_channels_follow_the_model() -> None:
     picture = gradient_picture(4, 4)
     grey, seen = PictureInput.of(port("N", 1, 4, 4), FIRST, Preprocess.named("raw")).prepare(picture)
@@ -124,6 +134,8 @@ def test_an_open_size_is_the_pictures_own_unless_one_is_asked_for() -> None:
     ("shape", "layout", "message"),
     [
         (("N", 12), Layout(2, None), "which is no batch of pictures"),
+        (("N", 3, 12), Layout(3, 1), "which is no batch of pictures"),
+        (("N", 3, 4, 4), Layout(4, None), "which is no batch of pictures"),
         (("N", 3, 4, 4, 4), Layout(5, 1), "which is no batch of pictures"),
         (("N", 12, 4, 4), FIRST, "12 channels, and picture files have 1, 3 or 4"),
     ],

@@ -30,6 +30,14 @@ def test_where_channels_are_is_what_the_graph_says() -> None:
     assert layout_of(4, None) == Layout(4, 1)
     assert layout_of(4, Metadata("", "", {"layout": "channels-last"}, "", {}, {})) == Layout(4, 3)
     assert layout_of(2, None) == Layout(2, None)
+    assert layout_of(5, Metadata("", "", {"layout": "2"}, "", {}, {})) == Layout(5, 2)
+    assert layout_of(3, Metadata("", "", {"layout": "none"}, "", {}, {})) == Layout(3, None)
+
+
+def test_what_is_a_picture_has_two_axes_of_places() -> None:
+    assert of_samples(("N", "h", "w"), Layout(3, None), 2, (48, 64)) == (2, 48, 64)
+    assert of_samples(("N", "h", None, "w"), Layout(4, 2), 2, (48, 64)) == (2, 48, 3, 64)
+    assert of_samples(("N", "h", "w", 5), Layout(4, None), 2) == (2, 16, 16, 5)
 
 
 def test_of_others() -> None:

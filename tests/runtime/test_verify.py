@@ -130,6 +130,27 @@ def test_a_graph_that_answers_classes_out_of_range_is_noticed(tmp_path: Path) ->
     assert broken(found) == ["a class out of range is answered by NaN"]
 
 
+@pytest.mark.parametrize(
+    ("shape", "stages"),
+    [
+        ("N,8,3,9", "planes = Transpose<perm=[0,2,1,3]>(x)"),
+        ("N,8,9", "planes = Unsqueeze(x, one)"),
+        ("N,8,9,7", "u = Unsqueeze(x, one) flat = Reshape(u, wide) planes = Relu(flat)"),
+    ],
+)
+def test_inputs_with_their_channels_in_between_or_without_any(tmp_path: Path, shape: str, stages: str) -> None:
+    channels = 3 if "Transpose" in stages else 1
+    kernel = ",".join("123"[:channels])
+    model = text(f"""g (float[{shape}] x) => (float[N,1] y)
+        <float[1,{channels},1,1] w = {{{kernel}}}, int64[1] one = {{1}}, int64[4] wide = {{0,1,8,63}}>
+        {{ {stages} c = Conv(planes, w) p = GlobalMaxPool(c) y = Flatten(p) }}""")
+    source, path = saved(model, tmp_path / "model.onnx"), tmp_path / "explained.onnx"
+    onnxplain.compile_file(source, path, "gradient", target=0)
+    explain = Explainer(path, "cpu")
+    assert explain.layout.channel == (2 if channels == 3 else None)
+    assert broken(list(verify(path, explain, source, [random_batch(explain)]))) == []
+
+
 @pytest.mark.parametrize("name", ["vww_96", "cifar10_vit", "mnist_cntk"])
 def test_real_models(tmp_path: Path, name: str) -> None:
     source = SHARED / "models" / f"{name}.onnx"
