@@ -32,7 +32,7 @@ class RefineShapes(Pass[Model]):
                 _name_sizes(model, node)
             if node.op == "Reshape" and not node.domain:
                 changed += _fix_target(model, node)
-            elif node.op in ("Gather", "Slice") and (sizes := _known_sizes(model, node)):
+            elif node.op in ("Gather", "Slice", "Range") and (sizes := _known_sizes(model, node)):
                 changed += _fold_sizes(node, sizes)
                 continue
             elif node.op == "Resize" and not node.domain:
@@ -137,9 +137,10 @@ def _product(dims: list[Dim]) -> int:
 
 
 def _known_sizes(model: Model, node: gs.Node) -> list[Dim] | None:
-    """What a Gather or Slice takes from a Shape, where all of it is known."""
-    shape = node.inputs[0]
-    if node.domain or not shape.inputs or shape.inputs[0].op != "Shape":
+    """What a Gather or Slice takes from a Shape, or a Range of axes holds, where all of it is known."""
+    shape, whole = node.inputs[0], node.outputs[0].dtype == np.int64
+    from_shape = bool(shape.inputs) and shape.inputs[0].op == "Shape"
+    if node.domain or not (whole if node.op == "Range" else from_shape):
         return None
     sizes = told(model, node.outputs[0])
     return sizes if sizes and all(isinstance(d, int) for d in sizes) else None

@@ -47,6 +47,12 @@ def _computed(model: Model, node: gs.Node) -> list[Dim] | None:
     if node.op == "Shape":
         shape = node.inputs[0].shape
         return None if shape is None else list(shape)[node.attrs.get("start", 0) : node.attrs.get("end")]
+    if node.op == "Size":
+        shape = node.inputs[0].shape
+        known = shape is not None and all(isinstance(d, int) for d in shape)
+        return [math.prod(shape) if known else None]
+    if node.op == "Range":
+        return _counted([told(model, t) for t in node.inputs])
     if node.op in _SAME:
         return told(model, node.inputs[0])
     if node.op == "Cast":
@@ -73,6 +79,15 @@ def _computed(model: Model, node: gs.Node) -> list[Dim] | None:
             return [_extreme(node.op, row) for row in rows]
         return None if node.attrs.get("fmod", 0) else [_combined(node.op, *row) for row in rows]
     return None
+
+
+def _counted(bounds: Sequence[list[Dim] | None]) -> list[Dim] | None:
+    """A Range's numbers, from its start, limit and step."""
+    start, limit, step = (bound[0] if bound else None for bound in bounds)
+    if not (isinstance(start, int) and isinstance(limit, int) and isinstance(step, int) and step):
+        return None
+    numbers = range(start, limit, step)
+    return list(numbers) if len(numbers) <= UP_TO else None
 
 
 def _cast(values: list[Dim] | None, node: gs.Node) -> list[Dim] | None:

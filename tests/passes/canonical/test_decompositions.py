@@ -276,3 +276,26 @@ def test_a_spatial_transformer_differentiates_by_picture_and_places() -> None:
     (want,) = torch.autograd.grad(read.flatten(1)[:, 7].sum(), x)
     assert_near(results["y"], read.detach().flatten(1).numpy(), 1e-5)
     assert_near(results["attribution"], want.numpy(), 1e-4)
+
+
+@pytest.mark.parametrize("axis", [-1, 1])
+@pytest.mark.parametrize("batch", ["2", "N"])
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_norms_behind_one_another_are_spelled_out_all(count: int, batch: str, axis: int) -> None:
+    """The rank of each, and so the axes that it is a mean over, is known when that of the one before it is."""
+    blocks = " ".join(
+        f"n{i} = RMSNormalization<axis = {axis}>(h{i}, s) h{i + 1} = Add(h{i}, n{i})" for i in range(count)
+    )
+    model = net(
+        f"""g (float[{batch},3,4] x) => (float[{batch},4] y) <int64[1] one = {{1}}> {{
+            s = Constant<value_float = 1.5>() h0 = Mul(x, x) {blocks} y = ReduceSum<keepdims = 0>(h{count}, one) }}""",
+        opset=23,
+    )
+    data = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32)
+    x = torch.from_numpy(data.astype(np.float64)).requires_grad_()
+    h, axes = x * x, (1, 2) if axis == 1 else (2,)
+    for _ in range(count):
+        h = h + 1.5 * h / (h.pow(2).mean(axes, keepdim=True) + 1e-5).sqrt()
+    h.sum(1)[:, 2].sum().backward()
+    assert x.grad is not None
+    assert_near(explained(model, data, target=2)["attribution"], x.grad.numpy(), 1e-5)
