@@ -30,6 +30,10 @@ _KEEPS_PLACE = _ARITHMETIC | {
 }  # fmt: skip
 """Operators after which a position still means the same place: arithmetic, and activations."""
 
+_REGROUPS = frozenset({"Reshape", "Transpose", "LayerNormalization"})
+"""How norms over channels or groups of them are written, and shuffles of channels: places are regrouped on the way, and
+come out where they were."""
+
 _POOLING = frozenset({"MaxPool", "AveragePool"})
 _WINDOWS = _POOLING | {"LpPool"}
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -150,6 +154,10 @@ class _Places:
             else "Export the model with real numbers as its input, such as those that it looks up for each token."
         )
         return f"Of no layer it is known which of its axes are places, so that none can be named. {instead}"
+
+    def follows(self, y: Value) -> bool:
+        """Whether it is known where a tensor keeps its places, and that they are no row of tokens."""
+        return y.name in self.grids and TOKENS not in self.grids[y.name].roles
 
     def tap(self, value: Value) -> Tap:
         """A tensor as a tap."""
@@ -276,16 +284,16 @@ def _last_convolution(found: _Places, limit: int) -> Value | None:
     tapped = trace.sites[convolutions[-1]].y if reached & cuts else None
     passed, activated = _KEEPS_PLACE | _POOLING, False
     for site in trace.sites[convolutions[-1] + 1 : limit]:
-        if site.op in passed and any(x.name in reached for x in site.operands) and _known(found, site.y):
+        if not any(x.name in reached for x in site.operands):
+            continue
+        if site.op in _REGROUPS and found.follows(site.y):
+            reached.add(site.y.name)
+        elif site.op in passed and found.follows(site.y):
             activated = activated or site.op not in _ARITHMETIC | _POOLING or folds_relu(site)
             passed = _KEEPS_PLACE if activated else passed
             reached.add(site.y.name)
             tapped = site.y if site.y.name in cuts and found.is_map(site.y) else tapped
     return tapped
-
-
-def _known(found: _Places, y: Value) -> bool:
-    return y.name in found.grids and found.grids[y.name].is_map
 
 
 def _last_tokens(found: _Places, limit: int) -> Value | None:
