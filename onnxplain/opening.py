@@ -15,14 +15,14 @@ from onnxplain.ir.builder import Builder
 from onnxplain.ir.layout import AUTO, Layout, refuse_other_count
 from onnxplain.ir.model import Model
 from onnxplain.ir.names import tensor_names
-from onnxplain.ir.value import Dim, Value
+from onnxplain.ir.value import Dim, Value, shown
 from onnxplain.passes.canonical.inputs import select_input
 from onnxplain.passes.canonical.remarks import refuse_decision, remark_on
 from onnxplain.passes.canonical.scores import Scores, scores_of, select_output
 from onnxplain.passes.explain import target as targets
 from onnxplain.passes.explain.channels import layout_of
 from onnxplain.passes.explain.following import grids
-from onnxplain.passes.explain.place import MEAN, Place, place_of, shown
+from onnxplain.passes.explain.place import MEAN, Place, place_of
 from onnxplain.passes.explain.stacking import across
 from onnxplain.passes.explain.target import Target
 from onnxplain.passes.explain.trace import Trace, trace
@@ -151,8 +151,8 @@ def _refuse_other_batch(x: Value, scores: Value) -> None:
         other = (named and of_scores in x.shape[1:]) or (named and of_input in scores.shape[1:])
     if other:
         raise UnsupportedModel(
-            f"input {x.name!r} has shape {shown(x)} and the scores {scores.name!r} have {shown(scores)}: their first "
-            "axes are not one batch.\n"
+            f"input {x.name!r} has shape {shown(x.shape)} and the scores {scores.name!r} have {shown(scores.shape)}: "
+            "their first axes are not one batch.\n"
             "  Both must begin with it, (N, ...) and (N, classes): each sample is explained by itself.\n"
             "  Export the model with a batch axis in front, of one if there is but one sample."
         )

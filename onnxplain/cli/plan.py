@@ -17,7 +17,7 @@ from onnxplain.cli import report
 from onnxplain.compiler import chosen_methods, explain, explained, reading
 from onnxplain.errors import OnnxplainError, UnsupportedModel
 from onnxplain.ir.site import Site
-from onnxplain.ir.value import Value
+from onnxplain.ir.value import Value, shown
 from onnxplain.methods import REGISTRY
 from onnxplain.methods.method import Method
 from onnxplain.opening import Opened, Request, select
@@ -26,7 +26,6 @@ from onnxplain.passes.explain.tap import Candidate, candidates, find_tap
 from onnxplain.passes.explain.trace import Trace
 from onnxplain.passes.explain.widen import widened
 from onnxplain.rules.composite import Composite
-from onnxplain.runtime.feeds import shown
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -17,6 +18,19 @@ if TYPE_CHECKING:
 
 Dim: TypeAlias = int | str | None
 """A size: known, symbolic (the model's own name for it), or unknown."""
+
+
+def shown(shape: Iterable[Dim] | None) -> str:
+    """A shape as messages show it.
+
+    >>> shown((None, 3, "height", 32)), shown(["N"]), shown(None)
+    ('(?, 3, height, 32)', '(N,)', '(unknown)')
+    """
+    if shape is None:
+        return "(unknown)"
+    sizes = ["?" if size is None else str(size) for size in shape]
+    return f"({sizes[0]},)" if len(sizes) == 1 else f"({', '.join(sizes)})"
+
 
 HALF = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from onnxplain.errors import UnsupportedModel
 from onnxplain.ir.builder import Builder
-from onnxplain.ir.value import Dim, Value
+from onnxplain.ir.value import Dim, Value, shown
 from onnxplain.methods.method import Settings
 from onnxplain.methods.study import Study
 from onnxplain.passes.explain.grid import Views
@@ -70,7 +70,7 @@ def upsampled(
     if coarse.rank - 1 != len(spatial):
         raise UnsupportedModel(
             f"the layer looked at has {coarse.rank - 1} spatial dimensions and the input {x.name!r} of shape "
-            f"{x.shape} has {len(spatial)}: where a place lies in the input cannot be told.\n"
+            f"{shown(x.shape)} has {len(spatial)}: where a place lies in the input cannot be told.\n"
             "  Choose a method that reaches the input, such as gradient, or export the model with the input's own axes."
             f" Its channels are taken to lie so: {study.layout.name}; if that is wrong, say where with --layout."
         )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.errors import UnsupportedModel, UsageError
-from onnxplain.ir.value import Dim
+from onnxplain.ir.value import Dim, shown
 
 Array = NDArray[Any]
 
@@ -110,16 +110,6 @@ def converted(port: Port, array: Array) -> Array:
 def cut(array: Array, axis: int | None, rows: Array) -> Array:
     """The given samples along an axis; the whole where it has no axis of samples."""
     return array if axis is None else np.take(array, rows, axis)
-
-
-def shown(shape: Iterable[Dim]) -> str:
-    """A shape as messages show it.
-
-    >>> shown((None, 3, "height", 32))
-    '(?, 3, height, 32)'
-    """
-    sizes = ["?" if size is None else str(size) for size in shape]
-    return f"({sizes[0]},)" if len(sizes) == 1 else f"({', '.join(sizes)})"
 
 
 def _fits(shape: tuple[int, ...], expected: tuple[Dim, ...]) -> bool:

@@ -10,8 +10,7 @@ import onnx
 from onnxplain.errors import UsageError
 from onnxplain.interface import BASELINE, NOISE, TARGET, Metadata
 from onnxplain.ir.layout import FIRST, Layout
-from onnxplain.ir.value import Dim
-from onnxplain.runtime.feeds import shown
+from onnxplain.ir.value import Dim, shown
 
 SIDE, CHANNELS, LENGTH, SAMPLES = 224, 3, 16, 4
 """Of a picture, of its colours, of any other axis, and of what noise is drawn for."""

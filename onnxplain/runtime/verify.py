@@ -13,11 +13,12 @@ import onnx
 
 from onnxplain import interface
 from onnxplain.errors import BadModel, OnnxplainError, UsageError
+from onnxplain.ir.value import shown
 from onnxplain.runtime import made_up
 from onnxplain.runtime.agreement import ALIKE, LEEWAY, distance
 from onnxplain.runtime.bound import running
 from onnxplain.runtime.explainer import Explainer
-from onnxplain.runtime.feeds import Array, Port, ports, real, shown
+from onnxplain.runtime.feeds import Array, Port, ports, real
 from onnxplain.runtime.portions import in_portions
 from onnxplain.runtime.preprocess import Preprocess
 from onnxplain.runtime.rounding import roundings

@@ -9,6 +9,7 @@ from onnx import TensorProto
 
 from onnxplain.errors import UnsupportedModel, UsageError, enumerated, nearest
 from onnxplain.ir.model import Model
+from onnxplain.ir.value import shown
 
 
 def select_input(model: Model, name: str | None, *, coarse: bool = False) -> gs.Tensor:
@@ -33,10 +34,12 @@ def select_input(model: Model, name: str | None, *, coarse: bool = False) -> gs.
         )
     if chosen.shape is None or len(chosen.shape) < 2:
         raise UnsupportedModel(
-            f"input {chosen.name!r} has no batch axis: its shape is {chosen.shape}, and (N, ...) is needed."
+            f"input {chosen.name!r} has no batch axis: its shape is {shown(chosen.shape)}, and (N, ...) is needed."
         )
     if 0 in chosen.shape[1:]:
-        raise UnsupportedModel(f"input {chosen.name!r} has shape {chosen.shape} and so holds nothing to explain.")
+        raise UnsupportedModel(
+            f"input {chosen.name!r} has shape {shown(chosen.shape)} and so holds nothing to explain."
+        )
     return chosen
 
 

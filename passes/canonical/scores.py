@@ -9,6 +9,7 @@ import onnx_graphsurgeon as gs
 
 from onnxplain.errors import UnsupportedModel, UnsupportedOp, UsageError, enumerated, nearest
 from onnxplain.ir.model import Model
+from onnxplain.ir.value import shown
 from onnxplain.passes.canonical.probabilities import behind
 
 
@@ -29,7 +30,7 @@ def select_output(model: Model, name: str | None, index: int | None = None) -> g
     Raises: UsageError if the model has several and none was named, or there is no such output.
     """
     outputs = {t.name: t for t in model.graph.outputs}
-    listed = enumerated([f"{t.name} {_shape(t)}" for t in outputs.values()])
+    listed = enumerated([f"{t.name} {shown(t.shape)}" for t in outputs.values()])
     if index is not None:
         if name is not None:
             raise UsageError(f"--output {name} and --output-index {index} both name the output: give one of them.")
@@ -65,7 +66,7 @@ def scores_of(model: Model, output: gs.Tensor) -> Scores:
     if not shape or 0 in shape:
         raise UnsupportedModel(
             f"output {output.name!r} is not a classifier's: its scores {found.tensor.name!r} have shape "
-            f"{_shape(found.tensor)}, and (N, classes) is needed.\n"
+            f"{shown(found.tensor.shape)}, and (N, classes) is needed.\n"
             "  Choose another output with --output, or export the classification head."
         )
     return found
@@ -92,9 +93,3 @@ def _refuse_unknown(scores: gs.Tensor, output: gs.Tensor) -> None:
         f"  It lies before output {output.name!r}; neither its derivative nor what it returns is known.{also}\n"
         "  Export the model with standard ONNX operators."
     )
-
-
-def _shape(tensor: gs.Tensor) -> str:
-    if tensor.shape is None:
-        return "(unknown)"
-    return "(" + ", ".join("?" if d is None else str(d) for d in tensor.shape) + ")"

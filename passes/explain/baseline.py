@@ -12,7 +12,7 @@ import numpy as np
 from onnxplain.errors import UsageError
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.layout import Layout
-from onnxplain.ir.value import Value
+from onnxplain.ir.value import Value, shown
 from onnxplain.ir.weights import Array
 
 NAMES = ("zeros", "black", "mean", "blur")
@@ -59,7 +59,9 @@ def checked(array: Array, x: Value, where: str, *, several: bool = False) -> Arr
         not isinstance(want, int) or have == want for have, want in zip(array.shape[1:], wanted, strict=False)
     )
     if not fits or len(array) == 0 or (len(array) > 1 and not several):
-        raise UsageError(f"{where} has shape {array.shape}, and one input of shape {(1, *wanted)} is needed.")
+        raise UsageError(
+            f"{where} has shape {shown(array.shape)}, and one input of shape {shown((1, *wanted))} is needed."
+        )
     real = np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)
     if not real or not np.isfinite(array).all():
         raise UsageError(f"{where} holds NaN, infinity or no real numbers at all ({array.dtype}).")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from onnxplain.errors import UsageError
 from onnxplain.ir.builder import Builder
-from onnxplain.ir.value import Value
+from onnxplain.ir.value import Value, shown
 from onnxplain.passes.explain.factors import CHANNEL
 from onnxplain.passes.explain.grid import Grid
 
@@ -50,7 +50,7 @@ def place_of(scores: Value, at: str | None, class_axis: int | None, told: int | 
     if at is None:
         if any(size != 1 for size in sizes):
             raise UsageError(
-                f"the scores {scores.name!r} have shape {shown(scores)}: classes along axis {axis}, and a score each "
+                f"the scores {scores.name!r} have shape {shown(scores.shape)}: classes along axis {axis}, and a score each "
                 f"for every place along {'axis' if len(others) == 1 else 'axes'} {', '.join(map(str, others))}.\n"
                 f"  Say which place to explain: --at {','.join('0' * len(others))} or the like, or --at {MEAN} for the "
                 "mean over all. If another axis holds the classes, say --class-axis."
@@ -58,15 +58,10 @@ def place_of(scores: Value, at: str | None, class_axis: int | None, told: int | 
         return Place(axis, None)
     if not others:
         raise UsageError(
-            f"the scores {scores.name!r} have shape {shown(scores)}: one for each class and no places to choose from.\n"
+            f"the scores {scores.name!r} have shape {shown(scores.shape)}: one for each class and no places to choose from.\n"
             "  Leave --at out."
         )
     return Place(axis, MEAN if at.strip() == MEAN else _indices(at, sizes))
-
-
-def shown(value: Value) -> str:
-    """A shape as messages show it."""
-    return f"({', '.join('?' if size is None else str(size) for size in value.shape)})"
 
 
 def _indices(at: str, sizes: Sequence[int | str | None]) -> tuple[int, ...]:
@@ -87,7 +82,7 @@ def _class_axis(scores: Value, asked: int | None, told: int | None, grid: Grid |
     if asked is not None:
         if not -scores.rank < asked < scores.rank or asked == 0 or asked + scores.rank == 0:
             raise UsageError(
-                f"--class-axis {asked}: the scores have shape {shown(scores)}, and the classes lie along one of "
+                f"--class-axis {asked}: the scores have shape {shown(scores.shape)}, and the classes lie along one of "
                 f"axes 1 to {scores.rank - 1}."
             )
         return asked % scores.rank

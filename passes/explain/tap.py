@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from onnxplain.errors import UnsupportedModel, UsageError, nearest
 from onnxplain.ir.layout import Layout
 from onnxplain.ir.site import Site
-from onnxplain.ir.value import Dim, Value
+from onnxplain.ir.value import Dim, Value, shown
 from onnxplain.passes.explain.factors import BATCH, CHANNEL, TOKENS
 from onnxplain.passes.explain.following import grids, is_embedding
 from onnxplain.passes.explain.grid import Grid
@@ -206,11 +206,11 @@ def _asked_for(found: _Places, layer: str) -> Tap:
         return found.tap(value)
     if not has_space(value):
         raise UsageError(
-            f"layer {layer!r} has shape {value.shape}: its spatial extent is gone, and its map would be one number.\n"
+            f"layer {layer!r} has shape {shown(value.shape)}: its spatial extent is gone, and its map would be one number.\n"
             f"  {found.advice('Choose a layer before the pooling; `onnxplain plan` lists them with their shapes.')}"
         )
     raise UsageError(
-        f"layer {layer!r} has shape {value.shape}, and which of its axes are places of the picture is not known: "
+        f"layer {layer!r} has shape {shown(value.shape)}, and which of its axes are places of the picture is not known: "
         "they were mixed or regrouped before it.\n"
         f"  {found.advice(_BEHIND)}"
     )

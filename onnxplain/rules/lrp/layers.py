@@ -14,7 +14,7 @@ from dataclasses import replace
 from onnxplain.errors import UnsupportedOp
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.site import Flows, Rule, Site
-from onnxplain.ir.value import Value
+from onnxplain.ir.value import Value, shown
 from onnxplain.rules.lrp.affine import Affine, is_linear
 
 
@@ -60,8 +60,8 @@ def relative_epsilon(share: float = 0.25) -> Rule:
         if rms is None:
             raise UnsupportedOp(
                 f"the epsilon rule with a share of each sample's root mean square cannot take {s.op!r} (node "
-                f"{s.name!r}): where the samples of a batch lie in its output {y.name!r} of shape {y.shape} cannot be "
-                "told.\n  Export the model for one sample at a time, or choose another method, such as "
+                f"{s.name!r}): where the samples of a batch lie in its output {y.name!r} of shape {shown(y.shape)} "
+                "cannot be told.\n  Export the model for one sample at a time, or choose another method, such as "
                 "lrp-epsilon-gamma-box."
             )
         eps = rms * share + 1e-9
