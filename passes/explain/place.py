@@ -50,16 +50,16 @@ def place_of(scores: Value, at: str | None, class_axis: int | None, told: int | 
     if at is None:
         if any(size != 1 for size in sizes):
             raise UsageError(
-                f"the scores {scores.name!r} have shape {shown(scores.shape)}: classes along axis {axis}, and a score each "
-                f"for every place along {'axis' if len(others) == 1 else 'axes'} {', '.join(map(str, others))}.\n"
+                f"the scores {scores.name!r} have shape {shown(scores.shape)}: classes along axis {axis}, and a score "
+                f"each for every place along {'axis' if len(others) == 1 else 'axes'} {', '.join(map(str, others))}.\n"
                 f"  Say which place to explain: --at {','.join('0' * len(others))} or the like, or --at {MEAN} for the "
                 "mean over all. If another axis holds the classes, say --class-axis."
             )
         return Place(axis, None)
     if not others:
         raise UsageError(
-            f"the scores {scores.name!r} have shape {shown(scores.shape)}: one for each class and no places to choose from.\n"
-            "  Leave --at out."
+            f"the scores {scores.name!r} have shape {shown(scores.shape)}: one for each class and no places to choose "
+            "from.\n  Leave --at out."
         )
     return Place(axis, MEAN if at.strip() == MEAN else _indices(at, sizes))
 

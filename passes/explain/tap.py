@@ -206,12 +206,13 @@ def _asked_for(found: _Places, layer: str) -> Tap:
         return found.tap(value)
     if not has_space(value):
         raise UsageError(
-            f"layer {layer!r} has shape {shown(value.shape)}: its spatial extent is gone, and its map would be one number.\n"
+            f"layer {layer!r} has shape {shown(value.shape)}: its spatial extent is gone, and its map would be one "
+            "number.\n"
             f"  {found.advice('Choose a layer before the pooling; `onnxplain plan` lists them with their shapes.')}"
         )
     raise UsageError(
-        f"layer {layer!r} has shape {shown(value.shape)}, and which of its axes are places of the picture is not known: "
-        "they were mixed or regrouped before it.\n"
+        f"layer {layer!r} has shape {shown(value.shape)}, and which of its axes are places of the picture is not known"
+        ": they were mixed or regrouped before it.\n"
         f"  {found.advice(_BEHIND)}"
     )
 

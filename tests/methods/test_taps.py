@@ -156,8 +156,8 @@ REFUSED: list[tuple[str, str]] = [
         "nothing*",
         "there is no layer 'nothing*' between the input and the score. The layers are: /features/features.0/Conv,",
     ),
-    ("/head/head.2/Relu", "layer '/head/head.2/Relu' has shape ('N', 16): its spatial extent is gone"),
-    ("y", "layer 'y' has shape ('N', 5): its spatial extent is gone, and its map would be one number."),
+    ("/head/head.2/Relu", "layer '/head/head.2/Relu' has shape (N, 16): its spatial extent is gone"),
+    ("y", "layer 'y' has shape (N, 5): its spatial extent is gone, and its map would be one number."),
 ]
 
 

@@ -45,13 +45,13 @@ def test_an_input_without_a_batch_is_refused() -> None:
 def test_an_input_of_nothing_is_refused() -> None:
     with pytest.raises(UnsupportedModel) as caught:
         select_input(canonical("g (float[2,0] x) => (float[2,0] y) { y = Relu(x) }")[0], None)
-    assert str(caught.value) == "input 'x' has shape [2, 0] and so holds nothing to explain."
+    assert str(caught.value) == "input 'x' has shape (2, 0) and so holds nothing to explain."
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        (None, "has 2 outputs: logits (N, 3), aside (N).\n  Say which to explain: --output NAME."),
+        (None, "has 2 outputs: logits (N, 3), aside (N,).\n  Say which to explain: --output NAME."),
         ("logit", "has no output 'logit'. Did you mean 'logits'? The outputs are: logits, aside."),
     ],
 )
