@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from onnxplain.methods.study import Study
 from onnxplain.opening import Opened, Request, Selection, open_model, select
 from onnxplain.passes.base import Pass, PassLog, run_passes
 from onnxplain.passes.canonical import canonicalise
+from onnxplain.passes.canonical.negated import NegateLayers
 from onnxplain.passes.canonical.normalisation import FoldBatchNorm
 from onnxplain.passes.explain.diagnostics import Ledger
 from onnxplain.passes.explain.outputs import attach
@@ -150,12 +152,14 @@ def reading(
 
 
 def _wanted(chosen: Mapping[Method, Mapping[str, Any]]) -> list[Pass[Model]]:
-    """The rewrites that methods want, each once; a layer that is asked for by name keeps its batch norm apart."""
+    """The rewrites that methods want, each once; a layer that is asked for by name keeps its norm and sign apart."""
     wanted = {each.name: each for method, settings in chosen.items() for each in method.passes(settings)}
     layers = frozenset(str(settings["layer"]) for settings in chosen.values() if settings.get("layer"))
     sharing = next((method.name for method in chosen if method.shares), "")
-    fold = FoldBatchNorm(layers, sharing)
-    return [fold if isinstance(each, FoldBatchNorm) else each for each in wanted.values()]
+    return [
+        replace(each, apart=layers, needed=sharing) if isinstance(each, FoldBatchNorm | NegateLayers) else each
+        for each in wanted.values()
+    ]
 
 
 def chosen_methods(names: str, parameters: Mapping[str, Any]) -> dict[Method, dict[str, Any]]:

@@ -19,6 +19,7 @@ from onnxplain.methods.method import Method, Parameter, Settings, at_least
 from onnxplain.methods.study import Study
 from onnxplain.passes.base import Pass
 from onnxplain.passes.canonical.dense import SplitGemm
+from onnxplain.passes.canonical.negated import NegateLayers
 from onnxplain.passes.canonical.normalisation import FoldBatchNorm
 from onnxplain.passes.canonical.turned import AffineBeforeTranspose
 from onnxplain.passes.explain.baseline import constant_colour
@@ -177,7 +178,7 @@ def _method(name: str, summary: str, source: str, table: Table, *own: Parameter,
 def _passes(settings: Settings) -> tuple[Pass[Model], ...]:
     """What makes layers of a graph. Captum leaves batch norms alone."""
     norms = () if settings.get("compat") == "captum" else (FoldBatchNorm(),)
-    return SplitGemm(), AffineBeforeTranspose(), *norms
+    return SplitGemm(), NegateLayers(), AffineBeforeTranspose(), *norms
 
 
 def _epsilon(settings: Settings) -> tuple[Rule, str]:
