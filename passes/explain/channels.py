@@ -137,7 +137,7 @@ def _followed(site: Site, y: Value, known: Mapping[int, tuple[Axis, ...]]) -> tu
     if site.op in ALIKE or site.op in _SAME_AXES or site.op in _POOLS:
         full = [each for each in known.values() if len(each) == y.rank]
         axes = full[0] if full else ((),) * (y.rank - len(axes)) + axes
-        return _resized(axes, y)
+        return _resized(axes, y) if len(axes) == y.rank else None  # a quantiser's scale has none of them
     if site.op in ("MatMul", "Gemm") and sum(site.varying) == 1 and operand == 1:
         return _resized(axes, y) if len(axes) == y.rank else None
     if operand != 0 or (site.op in ("Squeeze", "Unsqueeze") and len(site.x) > 1 and not site[1].is_constant):
