@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxplain import interface
 from onnxplain.errors import UsageError, nearest
+from onnxplain.ir.array_file import read_array
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.feeds import Array, batched, fitted, real
 from onnxplain.runtime.sizes import Shape, of_others
@@ -30,7 +31,7 @@ def given_in(explain: Explainer, texts: Iterable[str]) -> dict[str, Array]:
             raise UsageError(f"the model has no input {name!r}. {nearest(name, own, kind='inputs')}")
         if name in given:
             raise UsageError(f"input {name!r} is fed twice.")
-        port, array = explain.inputs[name], _loaded(Path(file))
+        port, array = explain.inputs[name], read_array(Path(file))
         given[name] = (
             batched(port, array)
             if name == explain.input.name
@@ -83,15 +84,3 @@ def _filled(dtype: np.dtype[Any], shape: tuple[int, ...], fill: int) -> Array:
     if not real(dtype):
         return np.full(shape, fill, dtype) if dtype.kind != "U" else np.zeros(shape, dtype)
     return np.random.default_rng(0).standard_normal(shape).astype(dtype)
-
-
-def _loaded(path: Path) -> Array:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise UsageError(f"there is no file {path}.") from None
-    except (OSError, ValueError, EOFError):
-        array = None
-    if not isinstance(array, np.ndarray):  # an archive of several is read too
-        raise UsageError(f"{path} is not a NumPy array that can be read.")
-    return array

@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from onnxplain.errors import UsageError
+from onnxplain.ir.array_file import read_array
 from onnxplain.ir.builder import Builder
 from onnxplain.ir.layout import Layout
 from onnxplain.ir.value import Value, shown
@@ -76,15 +77,7 @@ def _from_file(path: Path, x: Value, *, several: bool = False) -> Array:
         raise UsageError(
             f"baseline {str(path)!r} is none of: {known}, input, or a .npy file in the model's input space."
         )
-    try:
-        array = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise UsageError(f"there is no baseline file {path}.") from None
-    except (OSError, ValueError, EOFError):
-        array = None
-    if not isinstance(array, np.ndarray):  # an archive of several is read too
-        raise UsageError(f"baseline file {path} is not a NumPy array that can be read.")
-    return checked(array, x, f"baseline file {path.name}", several=several)
+    return checked(read_array(path, "baseline file"), x, f"baseline file {path.name}", several=several)
 
 
 def _black(preprocess: Mapping[str, Any] | None) -> Array:

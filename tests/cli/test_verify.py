@@ -213,7 +213,7 @@ def test_a_model_whose_own_scores_are_none_is_not_blamed_on_the_graph(masked: li
     [
         (["mask"], "UsageError: --feed takes NAME=FILE.npy, not 'mask'.\n"),
         (["mask=none.npy"], "UsageError: there is no file none.npy.\n"),
-        (["mask=masked.onnx"], "UsageError: masked.onnx is not a NumPy array that can be read.\n"),
+        (["mask=masked.onnx"], "UsageError: file masked.onnx is not a NumPy array that can be read.\n"),
         (["mosk=m.npy"], "UsageError: the model has no input 'mosk'. Did you mean 'mask'?"),
         (["target=m.npy"], "UsageError: the model has no input 'target'. "),
         (["mask=m.npy", "mask=m.npy"], "UsageError: input 'mask' is fed twice.\n"),
