@@ -152,13 +152,17 @@ def reading(
 
 
 def _wanted(chosen: Mapping[Method, Mapping[str, Any]]) -> list[Pass[Model]]:
-    """The rewrites that methods want, each once; a layer that is asked for by name keeps its norm and sign apart."""
+    """The rewrites that methods want, each once, and norms folded when all else is done, whoever wants that first.
+
+    A layer that is asked for by name keeps its norm and sign apart.
+    """
     wanted = {each.name: each for method, settings in chosen.items() for each in method.passes(settings)}
     layers = frozenset(str(settings["layer"]) for settings in chosen.values() if settings.get("layer"))
     sharing = next((method.name for method in chosen if method.shares), "")
+    folds_last = sorted(wanted.values(), key=lambda each: isinstance(each, FoldBatchNorm))
     return [
         replace(each, apart=layers, needed=sharing) if isinstance(each, FoldBatchNorm | NegateLayers) else each
-        for each in wanted.values()
+        for each in folds_last
     ]
 
 

@@ -64,6 +64,17 @@ def test_it_is_the_layer_of_negated_weights(name: str, method: str) -> None:
         np.testing.assert_allclose(one[role], other[role], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", [*PAIRS, "scaled behind"])
+def test_another_method_in_the_graph_changes_nothing(name: str) -> None:
+    """Norms and scales are folded once signs are where they belong, whichever method asks first."""
+    behind = f"c = {CONV}(s, w, b) a = Neg(c) n = {NORM.format('a', 'beta', 'd')}"
+    graph = net(text(behind if name == "scaled behind" else PAIRS[name][0]))
+    x = seeded(2, 4, 5, 6)
+    alone = explained(graph, x, "lrp-zplus", target=1)["attribution"]
+    beside = explained(graph, x, "gradient,lrp-zplus", target=1)["attribution_lrp-zplus"]
+    np.testing.assert_array_equal(beside, alone)
+
+
 @pytest.mark.parametrize("name", PAIRS)
 def test_the_numbers_stay(name: str) -> None:
     model = typed(text(PAIRS[name][0]))
