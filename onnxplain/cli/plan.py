@@ -148,18 +148,14 @@ def _planned(opened: Opened, method: Method, settings: Mapping[str, Any]) -> Pla
 def plan_of(opened: Opened, method: Method, settings: Mapping[str, Any]) -> Plan:
     """The walk of a method over a model, node by node."""
     asked = str(settings.get("layer") or "")
-    layers = (
-        _layers(opened, find_tap(opened.forward, opened.layout, asked).value.name)
-        if method.coarse or "layer" in settings
-        else ()
-    )
+    looks = method.coarse or "layer" in settings
+    tapped = find_tap(opened.forward, opened.layout, asked).value if looks else None
+    layers = () if tapped is None else _layers(opened, tapped.name)
     if method.composite is None:
         return Plan(method.name, (), layers, "")
     rules = method.composite(settings)
     walked = (
-        opened.forward.since(find_tap(opened.forward, opened.layout, asked).value)
-        if method.coarse
-        else opened.forward.stepping(rules.steps)
+        opened.forward.since(tapped) if method.coarse and tapped is not None else opened.forward.stepping(rules.steps)
     )
     steps = tuple(
         Step(site.name, site.op, rules.label_for(site), _blocked(site, rules, walked)) for site in walked.sites
